@@ -1,0 +1,21 @@
+"""The one error a person is meant to read: which file or flag, why it cannot work, and the way out."""
+
+from __future__ import annotations
+
+
+class BadInput(ValueError):
+    """Something the user gave cannot work. Commands print it as one paragraph, without a traceback, and exit with 2.
+
+    Args:
+        where: the file or the flag as the user typed it, e.g. ``data.group_size`` or ``games/seed7.z8``.
+        reason: what is wrong with it.
+        way_out: what to do instead.
+    """
+
+    def __init__(self, where: str, reason: str, way_out: str) -> None:
+        super().__init__(where, reason, way_out)  # all three in args, so that it survives pickling between processes
+        self.where, self.reason, self.way_out = where, reason, way_out
+
+    def __str__(self) -> str:
+        """One paragraph."""
+        return f"{self.where}: {self.reason} {self.way_out}"

@@ -1,0 +1,196 @@
+"""The nouns. Everything that passes between two parts of the package is one of these, complete when it is made.
+
+Dimension letters, here and everywhere else: B episodes, G members of a group, K turns of an episode, A action tokens of an
+episode (all turns in one list; what the agent sampled and nothing else), R tries, S nodes of a trie (its distinct tokens),
+U distinct action tokens of a batch, V vocabulary, H hidden size. A tensor's letters are the suffix of its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Signal = float | bool | str
+"""One thing a world measured; what a reward may use."""
+
+
+class StopReason(Enum):
+    """Why an episode ended. Exactly one of ``is_terminal``, ``is_truncated`` and ``is_failure`` holds for each.
+
+    The turn limit is terminal: the step budget is part of the task (the prompt's world ends there), so nothing is left to
+    be earned after it. A truncated episode was cut by the agent's own doing before its world ended; it is trained on with
+    the reward it had. A failure is the world's fault: it is in no baseline, no loss and no rate.
+    """
+
+    WON = "won"
+    LOST = "lost"
+    ENDED = "ended"
+    """The world ended the episode without calling it a win or a loss."""
+    TURN_LIMIT = "turn_limit"
+    CONTEXT_LIMIT = "context_limit"
+    """The next observation, or the next action, would not fit the context."""
+    UNFINISHED_ACTION = "unfinished_action"
+    """The action reached its token limit without an end-of-turn token; it was not played."""
+    ENVIRONMENT_CRASH = "environment_crash"
+    """The environment raised."""
+    ENVIRONMENT_TIMEOUT = "environment_timeout"
+    """The environment did not answer in time."""
+    ENVIRONMENT_DIED = "environment_died"
+    """The environment's process is gone."""
+    ENVIRONMENT_GARBAGE = "environment_garbage"
+    """The environment's answer breaks its contract."""
+
+    @property
+    def is_failure(self) -> bool:
+        """The world's fault."""
+        return self.name.startswith("ENVIRONMENT_")
+
+    @property
+    def is_truncated(self) -> bool:
+        """Cut before its end by what the agent wrote."""
+        return self in (StopReason.CONTEXT_LIMIT, StopReason.UNFINISHED_ACTION)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Nothing could have been earned after it."""
+        return not (self.is_failure or self.is_truncated)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to do: a game, a household, a repository to repair."""
+
+    family: str
+    """What it is an instance of, e.g. ``w2-o3-q4``."""
+    id: str
+    """Unique within family and split; also keys the random streams of its episodes."""
+    split: str
+    """``train``, ``sft``, ``validation`` or ``test``; the sets are disjoint."""
+    path: str = ""
+    """Where its files are; empty where it needs none."""
+    sha256: str = ""
+    """Hash of the content of its files, part of the fingerprint of every result; empty where it needs none."""
+    rewards: int = 1
+    """How many separate score increments a win is made of; 1 means there is no intermediate score."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What results are broken down by, e.g. difficulty or task type."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One exchange: what the agent was shown, what it sampled, what the world made of it."""
+
+    observation: str
+    observation_ids: tuple[int, ...]
+    """All that was put in front of the action since the previous one: template tokens, observation, template tokens."""
+    action: str
+    action_ids: tuple[int, ...]
+    """As sampled, the end-of-turn token included (absent only in an unfinished action)."""
+    action_logprobs: tuple[float, ...]
+    """Of the distribution sampled from, in nats, one per action id; empty for a demonstration, which nobody sampled."""
+    policy_version: int
+    """Number of optimizer steps behind the weights that sampled it; -1 for a demonstration."""
+    signals: Mapping[str, Signal]
+    """After the action: ``score`` (total so far), ``gain`` (its change), ``valid`` (was it a command the world knows), and
+    whatever else the environment measured. Empty where the action was not played."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One attempt at a task, from the first observation to the stop."""
+
+    task: Task
+    member: int
+    """Which of the group's attempts this is."""
+    turns: tuple[Turn, ...]
+    stop: StopReason
+    max_score: float
+    """The score of a win."""
+    error: str = ""
+    """For a failure: what happened."""
+
+    @property
+    def won(self) -> bool:
+        """Whether the world said so; a full score alone is not a win."""
+        return self.stop is StopReason.WON
+
+    @property
+    def score(self) -> float:
+        """Total score when it ended."""
+        return next((float(t.signals["score"]) for t in reversed(self.turns) if "score" in t.signals), 0.0)
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The whole conversation, as the model read and wrote it."""
+        return [i for turn in self.turns for i in (*turn.observation_ids, *turn.action_ids)]
+
+
+@dataclass(frozen=True)
+class EpisodeGroup:
+    """Attempts at one task that are compared with each other. Failures are not in it."""
+
+    task: Task
+    episodes: tuple[Episode, ...]
+
+
+@dataclass(frozen=True)
+class TurnRewards:
+    """What each turn of one episode was worth."""
+
+    values: tuple[float, ...]
+    """(K,) the reward of each turn."""
+    parts: Mapping[str, tuple[float, ...]]
+    """The named parts, each (K,); they sum to ``values``."""
+
+    @property
+    def total(self) -> float:
+        """The undiscounted return of the episode."""
+        return float(sum(self.values))
+
+    @staticmethod
+    def of(parts: Mapping[str, Sequence[float]]) -> TurnRewards:
+        """Sum named parts of equal length."""
+        columns = {name: tuple(float(v) for v in part) for name, part in parts.items()}
+        return TurnRewards(tuple(sum(row) for row in zip(*columns.values(), strict=True)), columns)
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Tensors for one backward pass: prefix tries, and for each episode the list of its action tokens.
+
+    A trie holds every distinct token of its episodes once, in depth-first order: node j is node i itself or one before it in
+    its conversation exactly when ``j <= i < ends[j]``, which is all an attention mask needs to know.
+    """
+
+    ids_RS: Tensor
+    """Token of each node; rows are padded on the right."""
+    positions_RS: Tensor
+    """Depth of each node, the token's place in its conversation."""
+    ends_RS: Tensor
+    """Index one past the node's last descendant; 0 on padding."""
+    sources_U: Tensor
+    """Flat index (row * S + node) of the token after which a distinct action token was sampled."""
+    targets_U: Tensor
+    """The action token."""
+    index_BA: Tensor
+    """Which of the U each action token is; 0 on padding."""
+    mask_BA: Tensor
+    """True on action tokens, False on padding."""
+    weights_BA: Tensor
+    """What each action token counts for in the loss; sums to 1 over all ranks and micro-batches of an optimizer step."""
+    old_logprobs_BA: Tensor
+    """At sampling time."""
+    advantages_BA: Tensor
+    ref_logprobs_BA: Tensor
+    """Under the reference policy; zeros where no KL is asked for."""
+    returns_BA: Tensor
+    """What the value head is to predict; zeros for an algorithm without one."""
+    values_BA: Tensor
+    """The value head's prediction at collection; zeros for an algorithm without one."""
+    policy_version: int
+    """Of the weights its episodes were sampled with; -1 for demonstrations."""
