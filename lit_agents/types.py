@@ -1,18 +1,19 @@
 """The nouns. Everything that passes between two parts of the package is one of these, complete when it is made.
 
 Dimension letters, here and everywhere else: B episodes, G members of a group, K turns of an episode, A action tokens of an
-episode (all turns in one list; what the agent sampled and nothing else), R tries, S nodes of a trie (its distinct tokens),
-U distinct action tokens of a batch, V vocabulary, H hidden size. A tensor's letters are the suffix of its name.
+episode (all turns in one list; what the agent sampled and nothing else), S nodes of a token tree (its distinct tokens), U
+distinct action tokens of a token tree, V vocabulary, H hidden size. A tensor's letters are the suffix of its name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Signal = float | bool | str
@@ -23,8 +24,7 @@ class StopReason(Enum):
     """Why an episode ended. Exactly one of ``is_terminal``, ``is_truncated`` and ``is_failure`` holds for each.
 
     The turn limit is terminal: the step budget is part of the task (the prompt's world ends there), so nothing is left to
-    be earned after it. A truncated episode was cut by the agent's own doing before its world ended; it is trained on with
-    the reward it had. A failure is the world's fault: it is in no baseline, no loss and no rate.
+    be earned after it. A truncated episode was cut before its world ended; it is trained on with the reward it had. A failure is the world's fault: it is in no baseline, no loss and no rate.
     """
 
     WON = "won"
@@ -32,6 +32,8 @@ class StopReason(Enum):
     ENDED = "ended"
     """The world ended the episode without calling it a win or a loss."""
     TURN_LIMIT = "turn_limit"
+    TRUNCATED = "truncated"
+    """The world stopped for a reason outside its own rules."""
     CONTEXT_LIMIT = "context_limit"
     """The next observation, or the next action, would not fit the context."""
     UNFINISHED_ACTION = "unfinished_action"
@@ -52,8 +54,8 @@ class StopReason(Enum):
 
     @property
     def is_truncated(self) -> bool:
-        """Cut before its end by what the agent wrote."""
-        return self in (StopReason.CONTEXT_LIMIT, StopReason.UNFINISHED_ACTION)
+        """Cut before its end."""
+        return self in (StopReason.TRUNCATED, StopReason.CONTEXT_LIMIT, StopReason.UNFINISHED_ACTION)
 
     @property
     def is_terminal(self) -> bool:
@@ -160,37 +162,65 @@ class TurnRewards:
 
 
 @dataclass(frozen=True)
-class TokenBatch:
-    """Tensors for one backward pass: prefix tries, and for each episode the list of its action tokens.
+class TokenTree:
+    """Episodes as prefix tries in one flat sequence: every distinct token once, in depth-first order.
 
-    A trie holds every distinct token of its episodes once, in depth-first order: node j is node i itself or one before it in
-    its conversation exactly when ``j <= i < ends[j]``, which is all an attention mask needs to know.
+    Node j is node i itself or one before it in its conversation exactly when ``j <= i < ends[j]``; that is all an attention
+    mask needs to know, and it keeps the tries of different episodes apart by itself.
     """
 
-    ids_RS: Tensor
-    """Token of each node; rows are padded on the right."""
-    positions_RS: Tensor
-    """Depth of each node, the token's place in its conversation."""
-    ends_RS: Tensor
-    """Index one past the node's last descendant; 0 on padding."""
+    ids_S: Tensor
+    """Token of each node."""
+    positions_S: Tensor
+    """Depth of each node: the token's place in its conversation."""
+    ends_S: Tensor
+    """Index one past the node's last descendant."""
     sources_U: Tensor
-    """Flat index (row * S + node) of the token after which a distinct action token was sampled."""
+    """The node after which a distinct action token was sampled."""
     targets_U: Tensor
     """The action token."""
     index_BA: Tensor
-    """Which of the U each action token is; 0 on padding."""
+    """Which of the U each action token of each episode is; 0 on padding."""
     mask_BA: Tensor
     """True on action tokens, False on padding."""
+    last_B: Tensor
+    """The node of each episode's last token."""
+    tokens: int
+    """How many tokens the episodes have when each is counted in full; ``tokens / S`` is what sharing saves."""
+
+    def to(self, device: torch.device) -> TokenTree:
+        """A copy on a device."""
+        return _moved(self, device)
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """What one backward pass needs: a token tree, and columns of one value per action token (0 on padding)."""
+
+    tree: TokenTree
     weights_BA: Tensor
-    """What each action token counts for in the loss; sums to 1 over all ranks and micro-batches of an optimizer step."""
+    """What each action token counts for in the loss; sums to 1 over the micro-batches (and, averaged, the ranks) of a step."""
     old_logprobs_BA: Tensor
     """At sampling time."""
-    advantages_BA: Tensor
     ref_logprobs_BA: Tensor
-    """Under the reference policy; zeros where no KL is asked for."""
+    """Under the reference policy; equal to ``old_logprobs_BA`` where no KL is asked for."""
+    advantages_BA: Tensor
     returns_BA: Tensor
     """What the value head is to predict; zeros for an algorithm without one."""
     values_BA: Tensor
     """The value head's prediction at collection; zeros for an algorithm without one."""
     policy_version: int
     """Of the weights its episodes were sampled with; -1 for demonstrations."""
+
+    def to(self, device: torch.device) -> TokenBatch:
+        """A copy on a device."""
+        return _moved(self, device)
+
+
+T = TypeVar("T", TokenTree, TokenBatch)
+
+
+def _moved(noun: T, device: torch.device) -> T:
+    """Every field that knows how to move, moved; the rest as it is."""
+    moved = {f.name: v.to(device) for f in fields(noun) if hasattr(v := getattr(noun, f.name), "to")}
+    return replace(noun, **moved)

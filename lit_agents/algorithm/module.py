@@ -1,0 +1,259 @@
+"""What every algorithm shares: the policy, the reference, KL, freshness, optimizers, checkpoints.
+
+A new algorithm is one subclass that says how episodes are credited (`credit`) and, if it differs, what the loss is
+(`loss`). One Lightning epoch is one on-policy iteration; `lit_agents.rollout.datamodule` feeds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from lit_agents.algorithm import losses
+from lit_agents.errors import BadInput
+from lit_agents.policy.causal_lm import ActionScores, CausalLMPolicy, Weights
+from lit_agents.types import TokenBatch, TokenTree
+
+
+@dataclass(frozen=True)
+class KL:
+    """How the policy is held near the reference policy. In the reward or in the loss, never both."""
+
+    reward: float = 0.0
+    """Coefficient of -log(policy / reference) added to the reward of every token (k1)."""
+    loss: float = 0.0
+    """Coefficient of the k3 estimate added to the loss."""
+    target: float | None = None
+    """Adapt the coefficient so that the KL per token stays near this many nats (Ziegler et al. 2019)."""
+    horizon: float = 1000.0
+    """Episodes over which an adaptive coefficient moves by its own size at most."""
+    reference: Literal["start", "base"] = "start"
+    """The weights at the start of RL, after any supervised stage, or the untouched model."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if self.reward and self.loss:
+            raise BadInput("model.kl", "reward and loss both have a coefficient.", "Set one of them to 0.")
+        if self.target is not None and not (self.reward or self.loss):
+            raise BadInput("model.kl.target", "there is no coefficient to adapt.", "Set kl.reward or kl.loss as well.")
+
+    @property
+    def used(self) -> bool:
+        """Whether the reference policy is needed."""
+        return bool(self.reward or self.loss)
+
+
+@dataclass(frozen=True)
+class Experience:
+    """The episodes of one iteration as columns; what an algorithm credits."""
+
+    mask_BA: Tensor
+    """True on action tokens."""
+    rewards_BA: Tensor
+    """Each turn's reward on the turn's last action token, 0 elsewhere; KL penalty included if it is in the reward."""
+    values_BA: Tensor
+    """The critic's values; zeros without one."""
+    after_B: Tensor
+    """Value of what would have followed a truncated episode; 0 where nothing would."""
+    group_B: Tensor
+    """Number of the episode's group, from 0."""
+
+
+class AgentModule(LightningModule):
+    """Shared base of SFT, PPO, GRPO, RLOO and REINFORCE++.
+
+    Args:
+        policy: what acts and is trained.
+        optimizer: makes the optimizer from parameter groups.
+        kl: how the policy is held near the reference.
+        clip: PPO's clip range; has an effect only with several updates per batch.
+        dual_clip: limit of the pull of an action with negative advantage; None for no limit.
+    """
+
+    compares_group: ClassVar[bool] = False
+    """The advantage compares members of a group, so a group needs two."""
+    skips_zero_advantage: ClassVar[bool] = True
+    """Episodes without advantage add exactly nothing to the loss, so they need not be computed."""
+    demonstrated: ClassVar[bool] = False
+    """Learns from an expert's episodes, collected once, instead of its own."""
+    per_episode_mean: bool = False
+    """See `lit_agents.algorithm.losses.token_weights`."""
+
+    def __init__(
+        self,
+        policy: CausalLMPolicy,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        kl: KL = KL(),  # noqa: B008 - frozen, so sharing one default is safe
+        clip: float = 0.2,
+        dual_clip: float | None = 3.0,
+    ) -> None:
+        super().__init__()
+        self.policy, self.optimizer, self.kl, self.clip, self.dual_clip = policy, optimizer, kl, clip, dual_clip
+        self.temperature = 1.0
+        self.kl_coefficient = kl.reward or kl.loss
+        self.reference: Weights | None = None
+        self._sums: dict[str, float] = {}
+        self._expected_version = 0
+        self.strict_loading = False  # a checkpoint holds what is trained, not the frozen weights
+
+    # what an algorithm says
+
+    def credit(self, experience: Experience) -> tuple[Tensor, Tensor]:
+        """Advantages and returns, both (B, A)."""
+        raise NotImplementedError
+
+    def loss(self, scores: ActionScores, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The policy loss, and named numbers to log (each a weighted sum over the batch's tokens)."""
+        policy_loss, clipped = losses.clipped_surrogate(
+            scores.logprobs_BA, batch.old_logprobs_BA, batch.advantages_BA, batch.weights_BA, self.clip, self.dual_clip
+        )
+        return policy_loss, {"policy_loss": policy_loss, "clip_fraction": clipped}
+
+    def values(self, scores: ActionScores) -> tuple[Tensor, Tensor]:
+        """Values before each action token (B, A), and after the last one (B,); zeros without a critic."""
+        return torch.zeros_like(scores.logprobs_BA), torch.zeros_like(scores.logprobs_BA[:, 0])
+
+    has_critic: ClassVar[bool] = False
+
+    @property
+    def needs_assessment(self) -> bool:
+        """Whether anything must be computed between collection and crediting."""
+        return self.kl.used or self.has_critic
+
+    # between collection and training
+
+    @torch.no_grad()
+    def assess(self, tree: TokenTree) -> tuple[Tensor, Tensor, Tensor]:
+        """Reference log-probabilities (B, A), values (B, A) and values after the end (B,) with the collecting weights."""
+        scores = self.policy.score(tree, self.temperature)
+        values_BA, after_B = self.values(scores)
+        reference = scores.logprobs_BA
+        if self.kl.used:
+            if self.reference is None:
+                raise RuntimeError("the reference policy was not set before the first iteration")
+            with self.policy.using(self.reference):
+                reference = self.policy.score(tree, self.temperature).logprobs_BA
+        return reference, values_BA, after_B
+
+    def sum_over_ranks(self, x: Tensor) -> Tensor:
+        """The sum of a tensor over all processes of the run."""
+        return cast(Tensor, self.trainer.strategy.reduce(x, reduce_op="sum")) if self._trainer else x
+
+    def adapt_kl(self, kl_per_token: float, episodes: int) -> None:
+        """Move an adaptive coefficient towards its target."""
+        if self.kl.target is not None:
+            error = min(max(kl_per_token / self.kl.target - 1, -0.2), 0.2)
+            self.kl_coefficient *= 1 + error * min(1.0, episodes / self.kl.horizon)
+
+    # Lightning
+
+    def configure_model(self) -> None:
+        """Load the weights where Lightning wants them; the constructor loads nothing."""
+        self.policy.load()
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer, one parameter group for the policy and one for each extra part an algorithm has."""
+        return self.optimizer(self.parameter_groups())
+
+    def parameter_groups(self) -> Iterable[dict[str, Any]]:
+        """What is trained. An algorithm with a critic adds a group with its own learning rate."""
+        return [{"params": list(self.policy.trainable.values())}]
+
+    def on_fit_start(self) -> None:
+        """Keep the reference policy; a resumed run has it from the checkpoint."""
+        if self.kl.used and self.reference is None:
+            self.reference = self.policy.snapshot()
+
+    def validation_step(self, batch: Any) -> Any:
+        """Validation episodes are collected by the data module and measured by a callback; they pass through."""
+        return batch
+
+    def on_train_epoch_start(self) -> None:
+        """Everything trained in this epoch must have been sampled with these weights."""
+        self._sums, self._expected_version = {}, self.global_step
+
+    def transfer_batch_to_device(self, batch: TokenBatch, device: torch.device, dataloader_idx: int) -> TokenBatch:
+        """Frozen dataclasses move themselves."""
+        return batch.to(device)
+
+    def training_step(self, batch: TokenBatch) -> Tensor:
+        """One micro-batch. Its losses add up over the accumulated micro-batches of an optimizer step.
+
+        Raises:
+            RuntimeError: the batch was sampled with other weights than this iteration began with.
+        """
+        if batch.policy_version not in (-1, self._expected_version):
+            raise RuntimeError(
+                f"stale batch: sampled at policy version {batch.policy_version}, trained at {self._expected_version}"
+            )
+        accumulated = self.trainer.accumulate_grad_batches
+        if len(batch.tree.ids_S) == 0:  # fewer episodes with signal than micro-batches; every rank must still step
+            return cast(Tensor, sum(p.sum() * 0.0 for p in self.policy.trainable.values()))
+        scores = self.policy.score(batch.tree, self.temperature)
+        loss, numbers = self.loss(scores, batch)
+        if self.kl.loss:
+            kl = (batch.weights_BA * losses.kl_k3(scores.logprobs_BA, batch.ref_logprobs_BA)).sum()
+            loss = loss + self.kl_coefficient * kl
+        gap = (scores.logprobs_BA - batch.old_logprobs_BA).abs()
+        self._add(numbers | {"loss": loss, "entropy": (batch.weights_BA * scores.entropy_BA).sum()})
+        if batch.policy_version >= 0:
+            self._add({"logprob_gap": (batch.weights_BA * gap).sum()})
+        self._add({"weight": batch.weights_BA.sum(), "computed_tokens": torch.tensor(len(batch.tree.ids_S))})
+        return loss * accumulated  # Lightning divides by it; the weights already make a sum of it
+
+    def _add(self, numbers: dict[str, Tensor]) -> None:
+        for name, number in numbers.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(number.detach())
+
+    def on_train_epoch_end(self) -> None:
+        """Log the means over the iteration's optimizer steps; the entropy over what was trained."""
+        weight = max(self._sums.pop("weight", 0.0), 1e-9)
+        computed = self._sums.pop("computed_tokens", 0.0)
+        steps = max(1, self.global_step - self._expected_version)
+        entropy = self._sums.pop("entropy", 0.0) / weight
+        gap = self._sums.pop("logprob_gap", 0.0) / weight
+        means = {name: total / steps for name, total in self._sums.items()}
+        means |= {"entropy": entropy, "logprob_gap": gap, "computed_tokens": computed}
+        self.log_dict({f"train/{name}": value for name, value in means.items()}, sync_dist=True)
+
+    # checkpoints
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with the module that loads it."""
+        return {"algorithm": type(self).__qualname__, "policy": self.policy.identity, "kl": asdict(self.kl)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what is trained, the reference policy and the KL coefficient; the frozen weights are named by hash."""
+        trained = {name for name, p in self.named_parameters() if p.requires_grad}
+        checkpoint["state_dict"] = {n: t for n, t in checkpoint["state_dict"].items() if n in trained}
+        checkpoint["lit_agents"] = {
+            "identity": self.identity(),
+            "reference": dict(self.reference) if self.reference is not None else None,
+            "kl_coefficient": self.kl_coefficient,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of something else.
+
+        Raises:
+            BadInput: no checkpoint of ours, another algorithm, other weights or adapters.
+        """
+        kept = checkpoint.get("lit_agents")
+        if kept is None:
+            raise BadInput("--ckpt_path", "is not a checkpoint of lit_agents.", "Name a .ckpt of a run folder.")
+        for key, mine in self.identity().items():
+            if kept["identity"].get(key) != mine:
+                reason = f"it was written with {key} {kept['identity'].get(key)}, this configuration has {mine}."
+                raise BadInput("--ckpt_path", reason, "Use the config.yaml of the run the checkpoint belongs to.")
+        self.reference, self.kl_coefficient = kept["reference"], kept["kl_coefficient"]
+
+
+def critic_group(module: nn.Module, learning_rate: float) -> dict[str, Any]:
+    """A parameter group with its own learning rate."""
+    return {"params": list(module.parameters()), "lr": learning_rate}

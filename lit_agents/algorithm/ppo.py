@@ -1,0 +1,83 @@
+"""PPO with token-level GAE across turns (Schulman et al. 2017; PAPER 1.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_agents.algorithm import losses
+from lit_agents.algorithm.advantages import generalised, whitened
+from lit_agents.algorithm.module import AgentModule, Experience, critic_group
+from lit_agents.policy.causal_lm import ActionScores
+from lit_agents.policy.value_head import ValueHead
+from lit_agents.types import TokenBatch
+
+
+class PPO(AgentModule):
+    """Proximal policy optimisation with a value head on the policy's last hidden state.
+
+    Args:
+        gamma: discount per token.
+        lam: GAE's lambda; 1 is the return minus the value, without bootstrapping.
+        critic_lr: learning rate of the value head.
+        value_clip: hold the value near its old prediction; None for plain squared error.
+        value_coef: weight of the critic's loss; matters only with ``share_trunk``.
+        share_trunk: let the critic's gradient into the policy's weights.
+        bootstrap_truncated: let a truncated episode go on with the critic's value instead of ending with 0.
+    """
+
+    skips_zero_advantage = False
+    has_critic = True
+
+    def __init__(
+        self,
+        *args: Any,
+        gamma: float = 1.0,
+        lam: float = 1.0,
+        critic_lr: float = 1e-4,
+        value_clip: float | None = 0.5,
+        value_coef: float = 1.0,
+        share_trunk: bool = False,
+        bootstrap_truncated: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.gamma, self.lam, self.critic_lr, self.value_clip = gamma, lam, critic_lr, value_clip
+        self.value_coef, self.share_trunk, self.bootstrap_truncated = value_coef, share_trunk, bootstrap_truncated
+        self.value_head: ValueHead | None = None
+
+    def configure_model(self) -> None:
+        """The value head needs the model's width."""
+        super().configure_model()
+        if self.value_head is None:
+            self.value_head = ValueHead(self.policy.config.hidden_size).to(self.policy.device)
+
+    def parameter_groups(self) -> Iterable[dict[str, Any]]:
+        """Actor and critic."""
+        assert self.value_head is not None
+        return [*super().parameter_groups(), critic_group(self.value_head, self.critic_lr)]
+
+    def values(self, scores: ActionScores) -> tuple[Tensor, Tensor]:
+        """See `AgentModule`."""
+        assert self.value_head is not None
+        hidden = (scores.hidden_BAH, scores.last_BH)
+        values_BA, after_B = (self.value_head(h if self.share_trunk else h.detach()) for h in hidden)
+        return values_BA, after_B if self.bootstrap_truncated else torch.zeros_like(after_B)
+
+    def credit(self, experience: Experience) -> tuple[Tensor, Tensor]:
+        """Whitened GAE."""
+        e = experience
+        advantages, returns = generalised(e.rewards_BA, e.values_BA, e.after_B, e.mask_BA, self.gamma, self.lam)
+        return whitened(advantages, e.mask_BA, self.sum_over_ranks), returns
+
+    def loss(self, scores: ActionScores, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Policy loss plus critic loss."""
+        policy_loss, numbers = super().loss(scores, batch)
+        values_BA, _ = self.values(scores)
+        value_loss = losses.clipped_value(
+            values_BA, batch.values_BA, batch.returns_BA, batch.weights_BA, self.value_clip
+        )
+        return policy_loss + self.value_coef * value_loss, numbers | {"value_loss": value_loss}

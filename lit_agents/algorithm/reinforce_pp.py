@@ -1,0 +1,33 @@
+"""REINFORCE++ (Hu 2025; PAPER 1.8): no critic, no group; whitened returns.
+
+Published code multiplies the running return by the action mask and so loses all turns but the last (PAPER, D2). Here only
+action tokens are in the list, so a return crosses observations unchanged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from lit_agents.algorithm.advantages import returns_to_go, whitened
+from lit_agents.algorithm.module import AgentModule, Experience
+
+
+class ReinforcePP(AgentModule):
+    """REINFORCE++.
+
+    Args:
+        gamma: discount per token.
+    """
+
+    skips_zero_advantage = False
+
+    def __init__(self, *args: Any, gamma: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gamma = gamma
+
+    def credit(self, experience: Experience) -> tuple[Tensor, Tensor]:
+        """Return from each token on, whitened over all action tokens of all ranks."""
+        returns_BA = returns_to_go(experience.rewards_BA, experience.mask_BA, self.gamma)
+        return whitened(returns_BA, experience.mask_BA, self.sum_over_ranks), returns_BA

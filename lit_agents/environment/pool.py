@@ -1,0 +1,241 @@
+"""Many episodes at once, each in a process of its own, so that a broken world ends its own episode and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import selectors
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from lit_agents.environment.base import Start, TextEnvironment, Transition
+from lit_agents.environment.worker import HEADER, Helper
+from lit_agents.errors import BadInput
+from lit_agents.types import StopReason, Task
+
+Requests = Mapping[int, tuple[str, tuple[object, ...]]]
+"""By session: the name of the environment's method, and its arguments."""
+TROUBLES = {"crash": StopReason.ENVIRONMENT_CRASH, "garbage": StopReason.ENVIRONMENT_GARBAGE}
+CLOSING_GRACE = 2.0  # seconds a recycled session has to close its environment
+DYING_GRACE = 0.2  # seconds for a session that hung up to be gone, so that its own exit status is read
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The world's fault: the episode cannot go on, and counts for nothing."""
+
+    stop: StopReason
+    error: str
+
+
+@dataclass
+class _Session:
+    pid: int
+    connection: socket.socket
+    resets: int = 0
+    playing: bool = False
+    outbox: memoryview = field(default_factory=lambda: memoryview(b""))
+    inbox: bytearray = field(default_factory=bytearray)
+
+    def send(self) -> None:
+        """As much as the other end takes now."""
+        with contextlib.suppress(BlockingIOError):
+            while self.outbox:
+                self.outbox = self.outbox[self.connection.send(self.outbox) :]
+
+    def receive(self) -> bool:
+        """What is there; whether the message is complete. Raises `ConnectionError` if the other end is closed."""
+        part = self.connection.recv(1 << 16)
+        if not part:
+            raise ConnectionError("it hung up")
+        self.inbox += part
+        if len(self.inbox) < HEADER.size:
+            return False
+        return len(self.inbox) >= HEADER.size + int(HEADER.unpack_from(self.inbox)[0])
+
+
+class EnvPool:
+    """A context manager of up to ``size`` sessions, numbered by the caller from 0; processes start when first needed.
+
+    Every call takes many sessions, lets them work at the same time and returns when all answered or were given up, with
+    a `Failure` in the place of each answer that did not come. A failed session is started afresh by its next reset.
+
+    Args:
+        environment: a picklable environment whose class other processes can import.
+        size: how many sessions there may be.
+        step_timeout: seconds until a session that has not answered is killed.
+        reset_timeout: the same, for a reset.
+        recycle_after: number of resets after which a session gets a new process, for worlds that leak.
+    """
+
+    def __init__(
+        self,
+        environment: TextEnvironment,
+        size: int,
+        *,
+        step_timeout: float = 30.0,
+        reset_timeout: float = 60.0,
+        recycle_after: int = 200,
+    ) -> None:
+        for name, value in (("size", size), ("recycle_after", recycle_after)):
+            if value < 1:
+                raise BadInput(name, f"it is {value}.", "Give at least 1.")
+        self._environment, self._size, self._recycle_after = environment, size, recycle_after
+        self._step_timeout, self._reset_timeout = step_timeout, reset_timeout
+        self._helper: Helper | None = None
+        self._sessions: dict[int, _Session] = {}
+        self._owner = os.getpid()
+
+    def __enter__(self) -> EnvPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def reset(self, tasks: Mapping[int, Task]) -> dict[int, Start | Failure]:
+        """Begin an episode in each of the sessions named.
+
+        Raises:
+            BadInput: the environment cannot be sent to another process.
+        """
+        failures: dict[int, Start | Failure] = {}
+        for number in tasks:
+            if not 0 <= number < self._size:
+                raise ValueError(f"there is no session {number} in a pool of {self._size}")
+            try:
+                self._prepare(number)
+            except OSError as error:
+                failures[number] = Failure(StopReason.ENVIRONMENT_DIED, f"no process to play in: {error}")
+        requests = {number: ("reset", (task,)) for number, task in tasks.items() if number not in failures}
+        answers = cast("dict[int, Start | Failure]", self._ask(requests, self._reset_timeout))
+        for number, answer in answers.items():
+            if isinstance(answer, Start):
+                self._sessions[number].playing = True
+        return failures | answers
+
+    def step(self, actions: Mapping[int, str]) -> dict[int, Transition | Failure]:
+        """Play one action in each of the sessions named; an episode that is over must be reset first."""
+        self._must_be_playing(actions)
+        requests = {number: ("step", (action,)) for number, action in actions.items()}
+        answers = cast("dict[int, Transition | Failure]", self._ask(requests, self._step_timeout))
+        for number, answer in answers.items():
+            if isinstance(answer, Transition):
+                self._sessions[number].playing = not (answer.terminated or answer.truncated)
+        return answers
+
+    def ask_expert(self, sessions: Iterable[int]) -> dict[int, str | Failure | None]:
+        """The best next action in each of the sessions named, None where there is no expert."""
+        requests: Requests = dict.fromkeys(sessions, ("expert_action", ()))
+        self._must_be_playing(requests)
+        return cast("dict[int, str | Failure | None]", self._ask(requests, self._step_timeout))
+
+    def ask_admissible(self, sessions: Iterable[int]) -> dict[int, list[str] | Failure]:
+        """The actions possible now in each of the sessions named."""
+        requests: Requests = dict.fromkeys(sessions, ("admissible_actions", ()))
+        self._must_be_playing(requests)
+        return cast("dict[int, list[str] | Failure]", self._ask(requests, self._step_timeout))
+
+    def close(self) -> None:
+        """End every process; the pool may be used again afterwards."""
+        for session in self._sessions.values():
+            session.connection.close()
+        self._sessions.clear()
+        helper, self._helper = self._helper, None
+        if helper is not None and os.getpid() == self._owner:  # a forked copy of the pool has no business with them
+            helper.close()
+
+    def _must_be_playing(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            session = self._sessions.get(number)
+            if session is None or not session.playing:
+                raise RuntimeError(f"session {number} has no episode under way: reset it first")
+
+    def _prepare(self, number: int) -> None:
+        """Have a session to reset: the one there is, unless it is worn out or the helper died with it."""
+        session = self._sessions.get(number)
+        if session is not None:
+            session.playing = False
+            if session.resets >= self._recycle_after:
+                self._drop(number, CLOSING_GRACE)
+        if number not in self._sessions:
+            self._sessions[number] = self._fork()
+        self._sessions[number].resets += 1
+
+    def _fork(self) -> _Session:
+        fresh = self._helper is None
+        self._helper = self._helper or Helper(self._environment)
+        try:
+            pid, connection = self._helper.fork()
+        except ConnectionError:
+            if fresh:
+                raise
+            self._helper.close()  # it was killed; its sessions died with it, and are found dead when they are asked
+            self._helper = Helper(self._environment)
+            pid, connection = self._helper.fork()
+        connection.setblocking(False)
+        return _Session(pid, connection)
+
+    def _drop(self, number: int, grace: float) -> str:
+        session = self._sessions.pop(number)
+        session.connection.close()
+        return self._helper.end(session.pid, grace) if self._helper is not None else ""
+
+    def _ask(self, requests: Requests, timeout: float) -> dict[int, object]:
+        """One question to each session, one answer or failure from each, in the order of the requests."""
+        answers: dict[int, object] = {}
+        deadline = time.monotonic() + timeout
+        try:
+            with selectors.DefaultSelector() as selector:
+                for number, request in requests.items():
+                    session, payload = self._sessions[number], pickle.dumps(request)
+                    session.outbox = memoryview(HEADER.pack(len(payload)) + payload)
+                    self._guard(number, session, selectors.EVENT_WRITE, answers)
+                    if number not in answers:
+                        writing = selectors.EVENT_WRITE if session.outbox else 0
+                        selector.register(session.connection, selectors.EVENT_READ | writing, number)
+                self._collect(selector, answers, deadline)
+        except BaseException:
+            for number in requests.keys() - answers.keys():  # a late answer would be taken for the next one
+                self._drop(number, 0.0)
+            raise
+        for number in requests.keys() - answers.keys():
+            self._drop(number, 0.0)
+            error = f"no answer to {requests[number][0]} in {timeout} s"
+            answers[number] = Failure(StopReason.ENVIRONMENT_TIMEOUT, error)
+        return {number: answers[number] for number in requests}
+
+    def _collect(self, selector: selectors.BaseSelector, answers: dict[int, object], deadline: float) -> None:
+        while selector.get_map():
+            left = deadline - time.monotonic()
+            for key, events in selector.select(max(left, 0.0)):
+                session = self._sessions[key.data]
+                self._guard(key.data, session, events, answers)
+                if key.data in answers:
+                    selector.unregister(key.fileobj)
+                elif not session.outbox:
+                    selector.modify(key.fileobj, selectors.EVENT_READ, key.data)
+            if left <= 0:
+                return
+
+    def _guard(self, number: int, session: _Session, events: int, answers: dict[int, object]) -> None:
+        """Send and receive what can be; settles the answer if it is complete or will never come."""
+        try:
+            if events & selectors.EVENT_WRITE:
+                session.send()
+            if not (events & selectors.EVENT_READ and session.receive()):
+                return
+            trouble, answer = pickle.loads(memoryview(session.inbox)[HEADER.size :])
+        except OSError as error:
+            answers[number] = Failure(StopReason.ENVIRONMENT_DIED, f"{error}: {self._drop(number, DYING_GRACE)}")
+            return
+        except Exception as error:
+            trouble, answer = "garbage", f"an answer that cannot be read: {error}"
+        session.inbox = bytearray()
+        if trouble:
+            self._drop(number, 0.0)
+            answer = Failure(TROUBLES[trouble], answer)
+        answers[number] = answer

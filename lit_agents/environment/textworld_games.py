@@ -1,0 +1,240 @@
+"""Making, keeping and checking TextWorld games.
+
+A set lives in ``folder/spec/split``: for each game ``SEED.z8`` and ``SEED.json``, both needed to play, and a row in
+``index.jsonl``. Rows are only ever appended and files appear whole: a killed generation goes on where it was, and two
+at once do no harm. ``python -m lit_agents.environment.textworld_games SPEC FOLDER SEED...`` is one worker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from lit_agents.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the index says of one game."""
+
+    seed: int
+    sha256: str
+    """Of the ``.z8`` followed by the ``.json``."""
+    stamps: Sequence[tuple[int, int]]
+    """Size and modification time of each file when it was hashed; a file that still has both is not hashed again."""
+    steps: int
+    """Length of the walkthrough."""
+    rewards: int
+    """Number of times the score rises on it."""
+
+
+@dataclass(frozen=True)
+class CustomGames:
+    """``tw-make custom --world-size W --nb-objects O --quest-length Q --seed S``."""
+
+    rooms: int
+    objects: int
+    quest: int
+
+    def make(self, seed: int, path: str) -> None:
+        """Write the pair of files, ``path`` being the ``.z8``; the options are those of ``tw-make``."""
+        import textworld
+
+        options = _options(seed, path)
+        options.nb_rooms, options.nb_objects, options.nb_parallel_quests = self.rooms, self.objects, 1
+        chaining = options.chaining
+        chaining.min_breadth, chaining.max_breadth, chaining.min_depth = 1, 5, 1
+        chaining.min_length = chaining.max_length = chaining.max_depth = self.quest
+        textworld.make(options)
+
+
+@dataclass(frozen=True)
+class SimpleGames:
+    """``tw-make tw-simple --rewards R --goal detailed --seed S``."""
+
+    rewards: str
+
+    def make(self, seed: int, path: str) -> None:
+        """As above."""
+        from textworld.challenges.tw_simple import simple
+        from textworld.generator import compile_game
+
+        options = _options(seed, path)
+        compile_game(simple.make({"rewards": self.rewards, "goal": "detailed", "test": False}, options), options)
+
+
+def _options(seed: int, path: str) -> Any:
+    import textworld
+
+    options = textworld.GameOptions()
+    options.seeds, options.path, options.file_ext = seed, path, ".z8"
+    return options
+
+
+def game_maker(spec: str) -> CustomGames | SimpleGames:
+    """The family a spec names.
+
+    Raises:
+        BadInput: it names none.
+    """
+    if match := re.fullmatch(r"w([1-9]\d?)-o([1-9]\d{0,2})-q([1-9]\d?)", spec):
+        return CustomGames(*map(int, match.groups()))
+    if match := re.fullmatch(r"tw-simple-(sparse|balanced|dense)", spec):
+        return SimpleGames(match[1])
+    raise BadInput(
+        "spec",
+        f"{spec!r} names no TextWorld games.",
+        "Write w{rooms}-o{objects}-q{quest length} such as w2-o3-q4, or tw-simple-sparse, -balanced or -dense.",
+    )
+
+
+def read_index(folder: Path) -> dict[int, Row]:
+    """By seed; not in it, and so made again, are games without files and those whose row was cut by a kill."""
+    rows = {}
+    with suppress(FileNotFoundError):
+        for line in (folder / "index.jsonl").read_text().splitlines():
+            with suppress(ValueError, TypeError):
+                row = Row(**json.loads(line))
+                rows[row.seed] = row
+    return {seed: row for seed, row in rows.items() if any(path.exists() for path in _pair(folder, seed))}
+
+
+def verify(folder: Path, row: Row, way_out: str) -> None:
+    """Are both files there, with the content they were made with?
+
+    Raises:
+        BadInput: no; it names the file.
+    """
+    paths = _pair(folder, row.seed)
+    for path in paths:
+        if not path.is_file():
+            raise BadInput(str(path), "this half of the game's pair of files is missing.", way_out)
+    unchanged = all(_stamp(path) == tuple(stamp) for path, stamp in zip(paths, row.stamps, strict=True))
+    if not unchanged and _digest(paths) != row.sha256:
+        raise BadInput(str(paths[0]), "it or the .json beside it is not as it was made.", way_out)
+
+
+def generate(spec: str, folder: Path, seeds: Sequence[int], workers: int) -> None:
+    """Make the games of these seeds, each worker a process, with a progress bar.
+
+    Raises:
+        BadInput: the generator cannot make one of them.
+    """
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    folder.mkdir(parents=True, exist_ok=True)
+    shares = [share for k in range(workers) if (share := list(seeds[k::workers]))]
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with (
+        tempfile.TemporaryDirectory(prefix=".making-", dir=folder, ignore_cleanup_errors=True) as scratch,
+        Progress(*columns, console=Console(stderr=True), transient=True) as progress,
+        ThreadPoolExecutor(len(shares)) as threads,
+    ):
+        bar = progress.add_task(f"making {spec}", total=len(seeds))
+        running = [_start_worker(spec, folder, share, scratch) for share in shares]
+        try:
+            for done in [threads.submit(_follow, worker, spec, lambda: progress.advance(bar)) for worker in running]:
+                done.result()
+        finally:
+            for worker in running:
+                if worker.poll() is None:
+                    os.killpg(worker.pid, signal.SIGKILL)  # with the compiler it runs
+                worker.wait()
+
+
+def _start_worker(spec: str, folder: Path, seeds: Sequence[int], scratch: str) -> subprocess.Popen[str]:
+    paths = os.pathsep.join(map(os.path.abspath, sys.path))
+    # The order inside tw-simple's .json follows string hashes; fixed, so that a game's sha256 is the same anywhere.
+    settings = {"PYTHONHASHSEED": "0", "TMPDIR": scratch, "PYTHONPATH": paths}
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "lit_agents.environment.textworld_games", spec, str(folder), *map(str, seeds)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | settings,
+        start_new_session=True,  # Ctrl-C reaches the caller alone, which ends the workers
+    )
+
+
+def _follow(worker: subprocess.Popen[str], spec: str, tick: Callable[[], None]) -> None:
+    assert worker.stdout is not None  # a pipe
+    with worker.stdout:
+        for line in worker.stdout:
+            report = json.loads(line)
+            if report["error"]:
+                reason = f"seed {report['seed']} of {spec} cannot be made: {report['error']}."
+                raise BadInput("spec", reason, "Choose other sizes.")
+            tick()
+    if worker.wait() != 0:
+        raise BadInput("spec", f"a process making {spec} ended with code {worker.returncode}.", "See what it printed.")
+
+
+def make_one(spec: str, folder: Path, seed: int) -> None:
+    """Make a game, win it, and only then give it its name and its row."""
+    with tempfile.TemporaryDirectory() as scratch:
+        game = Path(scratch) / f"{seed}.z8"
+        game_maker(spec).make(seed, str(game))
+        walkthrough = json.loads(game.with_suffix(".json").read_text())["metadata"]["walkthrough"]
+        rewards = _win(game, walkthrough)
+        made, kept = _pair(Path(scratch), seed), _pair(folder, seed)
+        row = Row(seed, _digest(made), [_stamp(path) for path in made], len(walkthrough), rewards)
+        for source, target in zip(made, kept, strict=True):
+            os.replace(source, target)
+    with open(folder / "index.jsonl", "ab", buffering=0) as index:  # one write; a line that a kill cut stays alone
+        index.write(f"\n{json.dumps(asdict(row))}\n".encode())
+
+
+def _win(game: Path, walkthrough: Sequence[str]) -> int:
+    """How many times the score rises on the way to the win."""
+    import textworld
+
+    env = textworld.start(str(game), request_infos=textworld.EnvInfos(score=True, won=True))
+    env.reset()
+    scores = [0, *(env.step(command)[1] for command in walkthrough)]
+    won = env.state["won"]
+    env.close()
+    if not won:
+        raise ValueError("its walkthrough does not win")
+    return sum(after > before for before, after in pairwise(scores))
+
+
+def _pair(folder: Path, seed: int) -> list[Path]:
+    return [folder / f"{seed}.z8", folder / f"{seed}.json"]
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def main(spec: str, folder: str, *seeds: str) -> None:
+    """One worker: a line of JSON on standard output for each game."""
+    for seed in map(int, seeds):
+        error = ""
+        try:
+            make_one(spec, Path(folder), seed)
+        except Exception as reason:
+            error = f"{type(reason).__name__}: {reason}"
+        print(json.dumps({"seed": seed, "error": error}), flush=True)  # ends the worker if nobody listens any more
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,80 @@
+"""Attention as an argument: the one hook through which a Hugging Face model meets our token trees and KV caches.
+
+A model loaded with ``attn_implementation=ATTENTION`` asks for no mask and keeps no cache of its own. Whoever calls it passes
+``attend``, a function ``(layer, query, key, value, scale) -> output``, that decides what each token sees. Grouped queries are
+folded into the query length instead of repeating keys and values.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lit_agents.types import TokenTree
+
+ATTENTION = "lit_agents"
+
+
+class Attend(Protocol):
+    """What a caller of the model supplies."""
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """(1, heads, S, D), (1, kv heads, S, D) twice -> (1, S, heads, D)."""
+        ...
+
+
+def register() -> None:
+    """Make `ATTENTION` known to transformers. May be called again."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, _forward)
+
+
+def _forward(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *, scaling: float, attend: Attend, **_: Any
+) -> tuple[Tensor, None]:
+    return attend(module.layer_idx, query, key, value, scaling), None
+
+
+def fold(query: Tensor, kv_heads: int) -> Tensor:
+    """(B, heads, S, D) -> (B, kv heads, heads / kv heads * S, D): the queries that share a key become more queries."""
+    batch, heads, length, width = query.shape
+    return query.reshape(batch, kv_heads, heads // kv_heads * length, width)
+
+
+def additive(mask: Tensor, folds: int, dtype: torch.dtype) -> Tensor:
+    """A boolean (S, keys) mask as the additive (1, 1, folds * S, keys) that `fold`-ed queries need."""
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
+    return bias.repeat(folds, 1)[None, None]
+
+
+class TreeAttention:
+    """Each node sees itself and what came before it in its conversation; nothing is computed for the rest.
+
+    Queries are taken in blocks of consecutive nodes. The keys a block needs are its own nodes and the ancestors of any of
+    them, which in depth-first order are the nodes before the block whose subtree reaches into it.
+    """
+
+    def __init__(self, tree: TokenTree, folds: int, dtype: torch.dtype, block: int = 128) -> None:
+        ends, size = tree.ends_S, len(tree.ends_S)
+        self._blocks = []
+        for start in range(0, size, block):
+            stop = min(start + block, size)
+            own = torch.arange(start, stop, device=ends.device)
+            keys = torch.cat([torch.nonzero(ends[:start] > start).squeeze(1), own])
+            sees = (keys[None] <= own[:, None]) & (own[:, None] < ends[keys][None])
+            self._blocks.append((start, stop, keys, additive(sees, folds, dtype)))
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """See `Attend`."""
+        heads, kv_heads, width = query.shape[1], key.shape[1], query.shape[3]
+        outputs = []
+        for start, stop, keys, bias in self._blocks:
+            folded = fold(query[:, :, start:stop], kv_heads)
+            k, v = key.index_select(2, keys), value.index_select(2, keys)
+            out = F.scaled_dot_product_attention(folded, k, v, attn_mask=bias, scale=scale)
+            outputs.append(out.reshape(1, heads, stop - start, width))
+        return torch.cat(outputs, dim=2).transpose(1, 2)

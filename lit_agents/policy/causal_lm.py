@@ -1,0 +1,210 @@
+"""The policy: a causal language model, its chat format, and what of it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from lit_agents.errors import BadInput
+from lit_agents.policy.attention import ATTENTION, Attend, TreeAttention, register
+from lit_agents.policy.chat import ChatFormat
+from lit_agents.policy.weights import PACKAGED, find_weights, weights_hash
+from lit_agents.types import TokenTree
+
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+Weights = Mapping[str, Tensor]
+"""A copy of everything trainable, by name."""
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adapters (peft) instead of full fine-tuning; kept in float32 whatever the weights are in."""
+
+    rank: int = 16
+    """Rank of the update of each matrix."""
+    alpha: float = 32.0
+    """The update is scaled by alpha / rank."""
+    targets: tuple[str, ...] = LINEARS
+    """Names of the linear layers that get one."""
+    last_layers: int | None = None
+    """Only in this many layers, counted from the output; the backward pass ends below them. None: in all."""
+
+
+class ActionScores(NamedTuple):
+    """What the model says about the action tokens of a token tree."""
+
+    logprobs_BA: Tensor
+    """Log-probability of each action token at the given temperature, nats; 0 on padding."""
+    entropy_BA: Tensor
+    """Entropy of the distribution it was drawn from, nats, no gradient; 0 on padding."""
+    hidden_BAH: Tensor
+    """Last hidden state just before each action token, for a value head."""
+    last_BH: Tensor
+    """Last hidden state after each episode's last token."""
+
+
+class CausalLMPolicy(nn.Module):
+    """A Hugging Face causal language model that acts in a chat.
+
+    Args:
+        weights: a local folder, a hub id, or ``packaged:SmolLM2-135M-Instruct``.
+        dtype: of the frozen weights, or of all weights without ``lora``.
+        lora: adapters to train; None trains every weight.
+        system: the system message; None leaves it to the model's chat template.
+        thinking: let a thinking model write its thoughts before each command.
+        gradient_checkpointing: keep one activation per layer and compute the rest again in the backward pass.
+
+    Raises:
+        BadInput: from the constructor for settings that cannot work together, from `load` for the weights.
+    """
+
+    def __init__(
+        self,
+        weights: str = PACKAGED,
+        dtype: Literal["float32", "bfloat16", "float64"] = "float32",
+        lora: LoRA | None = None,
+        system: str | None = None,
+        thinking: bool = False,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if dtype == "bfloat16" and lora is None:
+            reason = "with full fine-tuning every update below 1/256 of a weight is rounded away."
+            way_out = "Use dtype float32 (with trainer.precision bf16-mixed for speed), or set policy lora."
+            raise BadInput("policy.dtype=bfloat16", reason, way_out)
+        if lora is not None and lora.rank < 1:
+            raise BadInput(f"policy.lora.rank={lora.rank}", "an adapter needs a rank of at least 1.", "Set it to 8 or 16.")
+        self.weights, self.dtype, self.lora = weights, getattr(torch, dtype), lora
+        self.system, self.thinking, self.gradient_checkpointing = system, thinking, gradient_checkpointing
+        self.model: nn.Module | None = None
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the weights are; fetched on first use."""
+        return find_weights(self.weights)
+
+    @cached_property
+    def chat(self) -> ChatFormat:
+        """How messages become tokens. Loads the tokenizer alone."""
+        from transformers import AutoTokenizer
+
+        return ChatFormat.from_tokenizer(AutoTokenizer.from_pretrained(self.folder), self.system, self.thinking)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with the policy it is loaded into."""
+        return {"weights": weights_hash(self.folder), "lora": asdict(self.lora) if self.lora else None}
+
+    def load(self, device: str = "cpu") -> None:
+        """Load the weights and put the adapters in; does nothing the second time. ``meta`` builds shapes only."""
+        if self.model is not None:
+            return
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        register()
+        if device == "meta":
+            with torch.device("meta"):
+                config = AutoConfig.from_pretrained(self.folder)
+                self.model = AutoModelForCausalLM.from_config(config, dtype=self.dtype, attn_implementation=ATTENTION)
+        else:
+            self.model = AutoModelForCausalLM.from_pretrained(
+                self.folder, dtype=self.dtype, attn_implementation=ATTENTION
+            )
+        if self.lora is not None:
+            self._adapt(self.lora)
+        if self.gradient_checkpointing:
+            self.hf.gradient_checkpointing_enable({"use_reentrant": False})
+        self.train()
+
+    def _adapt(self, lora: LoRA) -> None:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        layers = self.config.num_hidden_layers
+        chosen = None if lora.last_layers is None else list(range(max(0, layers - lora.last_layers), layers))
+        config = LoraConfig(
+            r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), layers_to_transform=chosen
+        )
+        self.hf.requires_grad_(False)
+        inject_adapter_in_model(config, self.hf)
+        for parameter in self.trainable.values():
+            parameter.data = parameter.data.to(torch.promote_types(torch.float32, self.dtype))
+
+    @property
+    def hf(self) -> Any:
+        """The transformers model."""
+        if self.model is None:
+            raise RuntimeError("CausalLMPolicy.load() has not been called")
+        return self.model
+
+    @property
+    def config(self) -> Any:
+        """The transformers configuration."""
+        return self.hf.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return cast(torch.device, self.hf.get_input_embeddings().weight.device)
+
+    @property
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def snapshot(self) -> Weights:
+        """A copy of what is trained, e.g. to be the reference policy."""
+        return {name: p.detach().clone() for name, p in self.trainable.items()}
+
+    @contextmanager
+    def using(self, weights: Weights) -> Iterator[None]:
+        """Be another policy for a while: the trained parameters take these values, then get their own back."""
+        mine = {name: p.data for name, p in self.trainable.items()}
+        try:
+            for name, p in self.trainable.items():
+                p.data = weights[name].to(p.device)
+            yield
+        finally:
+            for name, p in self.trainable.items():
+                p.data = mine[name]
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Sampler and trainer compute in the same precision: bfloat16 weights bring their adapters to bfloat16."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+    def hidden(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """(S,) token ids and positions -> (S, H) last hidden states; ``attend`` says what each token sees."""
+        base = self.hf.base_model
+        out = base(input_ids=ids[None], position_ids=positions[None], attend=attend, use_cache=False)
+        return cast(Tensor, out.last_hidden_state[0])
+
+    def logits(self, hidden: Tensor, temperature: float) -> Tensor:
+        """(..., H) -> (..., V) in at least float32, divided by the temperature."""
+        logits = self.hf.get_output_embeddings()(hidden)
+        return cast(Tensor, logits.to(torch.promote_types(torch.float32, logits.dtype)) / temperature)
+
+    def score(self, tree: TokenTree, temperature: float) -> ActionScores:
+        """Log-probabilities of a tree's action tokens; the LM head runs on those alone."""
+        folds = self.config.num_attention_heads // self.config.num_key_value_heads
+        with self.precision():
+            compute = torch.bfloat16 if torch.is_autocast_enabled(self.device.type) else self.dtype
+            hidden_SH = self.hidden(tree.ids_S, tree.positions_S, TreeAttention(tree, folds, compute))
+            hidden_UH = hidden_SH[tree.sources_U]
+            logits_UV = self.logits(hidden_UH, temperature)
+        logprobs_UV = torch.log_softmax(logits_UV, dim=-1)
+        logprobs_U = logprobs_UV.gather(1, tree.targets_U[:, None]).squeeze(1)
+        with torch.no_grad():
+            entropy_U = -(logprobs_UV.exp() * logprobs_UV).sum(-1)
+        return ActionScores(
+            torch.where(tree.mask_BA, logprobs_U[tree.index_BA], 0.0),
+            torch.where(tree.mask_BA, entropy_U[tree.index_BA], 0.0),
+            hidden_UH[tree.index_BA],
+            hidden_SH[tree.last_B],
+        )

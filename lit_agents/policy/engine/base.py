@@ -1,0 +1,74 @@
+"""The engine contract: token ids in, sampled token ids and their log-probabilities out.
+
+Every request carries the whole conversation; what an engine remembers of earlier turns (KV caches, prefixes) is its own
+business and never changes what comes out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lit_agents.policy.causal_lm import CausalLMPolicy
+from lit_agents.policy.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Request:
+    """One action to be sampled."""
+
+    session: int
+    """Which conversation; the same number in every turn of an episode, below the number of sessions."""
+    ids: tuple[int, ...]
+    """Everything before the action."""
+    stream: np.random.Generator
+    """Where its random numbers come from."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One action."""
+
+    ids: tuple[int, ...]
+    """Ends with the end-of-turn token, unless it is unfinished."""
+    logprobs: tuple[float, ...]
+    """One per id, nats, of the distribution drawn from."""
+    finished: bool
+    """The end-of-turn token was sampled within the limit."""
+
+
+@dataclass
+class EngineCost:
+    """What the engine computed so far."""
+
+    prompt_tokens: int = 0
+    """Tokens in all requests, had each conversation been read from its start once and continued."""
+    computed_tokens: int = 0
+    """Tokens that went through the model."""
+    sampled_tokens: int = 0
+    """Tokens that came out."""
+
+
+class Engine(ABC):
+    """Samples actions for many conversations at once."""
+
+    cost: EngineCost
+
+    @abstractmethod
+    def attach(self, policy: CausalLMPolicy, sessions: int, context: int) -> None:
+        """Serve this policy: up to ``sessions`` conversations of up to ``context`` tokens at a time."""
+
+    @abstractmethod
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Sampled]:
+        """Sample one action for each request, in their order."""
+
+    @abstractmethod
+    def release(self, sessions: Iterable[int]) -> None:
+        """These conversations are over."""
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """The policy's weights have changed: forget everything computed with the old ones."""

@@ -1,0 +1,87 @@
+"""Choosing a token: the distribution, its log-probabilities, and random numbers that belong to an episode."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lit_agents.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How actions are drawn. Stated with every number that was measured with it."""
+
+    temperature: float = 1.0
+    """Divides the logits; 0 takes the likeliest token."""
+    max_tokens: int = 24
+    """Longest action, its end-of-turn token included; one that is longer is unfinished and ends the episode."""
+    top_p: float = 1.0
+    """Keep the likeliest tokens that together reach this probability. Evaluation only."""
+    top_k: int = 0
+    """Keep this many likeliest tokens; 0 keeps all. Evaluation only."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if self.temperature < 0:
+            raise BadInput("sampling.temperature", f"{self.temperature} is below 0.", "Use 0 for greedy, 1 to sample.")
+        if self.max_tokens < 1:
+            raise BadInput("sampling.max_tokens", f"{self.max_tokens} leaves no token to sample.", "Set it to 16 or more.")
+        if not 0 < self.top_p <= 1:
+            raise BadInput("sampling.top_p", f"{self.top_p} is not above 0 and at most 1.", "Use 1 to keep all tokens.")
+        if self.top_k < 0:
+            raise BadInput("sampling.top_k", f"{self.top_k} is below 0.", "Use 0 to keep all tokens.")
+
+    def check_trainable(self, flag: str) -> None:
+        """Training needs the full distribution: a truncated sample under an untruncated loss is biased (law 4).
+
+        Raises:
+            BadInput: greedy or truncated.
+        """
+        if self.temperature == 0:
+            raise BadInput(f"{flag}.temperature", "greedy actions have no gradient and no variety.", "Set it to 1.")
+        if self.top_p < 1 or self.top_k > 0:
+            reason = "the loss is of the whole distribution, so the actions must be drawn from it untruncated."
+            raise BadInput(f"{flag}.top_p / top_k", reason, "Set top_p to 1 and top_k to 0; truncate in evaluation only.")
+
+
+def stream(*key: object) -> np.random.Generator:
+    """Random numbers that depend on the key alone, not on when or beside what they are drawn (law 6)."""
+    digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], dtype=np.uint64)))
+
+
+def log_distribution(logits_BV: Tensor, sampling: Sampling) -> Tensor:
+    """(B, V) logits already divided by the temperature -> (B, V) log-probabilities of what is really drawn from."""
+    logprobs_BV = torch.log_softmax(logits_BV, dim=-1)
+    if sampling.top_k == 0 and sampling.top_p == 1:
+        return logprobs_BV
+    ordered_BV, order_BV = logprobs_BV.sort(dim=-1, descending=True)
+    before_BV = ordered_BV.exp().cumsum(-1) - ordered_BV.exp()
+    dropped_BV = before_BV >= sampling.top_p  # the token that crosses top_p is still kept, so one always is
+    if sampling.top_k:
+        dropped_BV[:, sampling.top_k :] = True
+    dropped_BV = torch.zeros_like(dropped_BV).scatter(1, order_BV, dropped_BV)
+    return torch.log_softmax(logprobs_BV.masked_fill(dropped_BV, float("-inf")), dim=-1)
+
+
+def draw(logits_BV: Tensor, sampling: Sampling, streams: Sequence[np.random.Generator]) -> tuple[list[int], list[float]]:
+    """One token per row by inverting the distribution function at the row's own next random number.
+
+    Returns:
+        Tokens, and their log-probabilities under the distribution drawn from (0 where the choice is greedy).
+    """
+    if sampling.temperature == 0:
+        return logits_BV.argmax(-1).tolist(), [0.0] * len(streams)
+    logprobs_BV = log_distribution(logits_BV, sampling)
+    uniform_B = torch.tensor([s.random() for s in streams], dtype=torch.float64, device=logits_BV.device)
+    # float64: a float32 running sum over 49,152 tokens is off by more than the probability of most of them
+    reached_BV = logprobs_BV.exp().cumsum(-1, dtype=torch.float64)
+    ids_B1 = torch.searchsorted(reached_BV, (uniform_B * reached_BV[:, -1])[:, None], right=True)
+    ids_B1.clamp_(max=logits_BV.shape[1] - 1)
+    return ids_B1.squeeze(1).tolist(), logprobs_BV.gather(1, ids_B1).squeeze(1).tolist()

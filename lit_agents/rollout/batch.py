@@ -1,0 +1,107 @@
+"""From finished episodes to what the trainer reads: columns to credit, then minibatches and micro-batches to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lit_agents.algorithm.losses import token_weights
+from lit_agents.rollout.trie import token_tree
+from lit_agents.types import Episode, TokenBatch, TurnRewards
+
+
+@dataclass(frozen=True)
+class Columns:
+    """One value per action token of each episode, (B, A), 0 on padding."""
+
+    mask_BA: Tensor
+    logprobs_BA: Tensor
+    rewards_BA: Tensor
+
+
+@dataclass(frozen=True)
+class Credited:
+    """Everything about an iteration's episodes that training needs."""
+
+    episodes: tuple[Episode, ...]
+    columns: Columns
+    advantages_BA: Tensor
+    returns_BA: Tensor
+    values_BA: Tensor
+    ref_logprobs_BA: Tensor
+    policy_version: int
+
+
+def columns_of(episodes: Sequence[Episode], rewards: Sequence[TurnRewards]) -> Columns:
+    """A turn's reward stands on its last action token (PAPER 1.3), so no reward can be lost to a mask.
+
+    Raises:
+        ValueError: rewards that do not fit their episode's turns.
+    """
+    width = max((sum(len(t.action_ids) for t in e.turns) for e in episodes), default=0)
+    mask, logprobs, values = (torch.zeros(len(episodes), width) for _ in range(3))
+    for b, (episode, reward) in enumerate(zip(episodes, rewards, strict=True)):
+        place = 0
+        for turn, value in zip(episode.turns, reward.values, strict=True):
+            stop = place + len(turn.action_ids)
+            mask[b, place:stop] = 1
+            if turn.action_logprobs:
+                logprobs[b, place:stop] = torch.tensor(turn.action_logprobs)
+            values[b, stop - 1] += value
+            place = stop
+    return Columns(mask.bool(), logprobs, values)
+
+
+def balanced(sizes: Sequence[int], parts: int) -> list[list[int]]:
+    """Indices in ``parts`` runs of neighbours (so that groups stay together) of about equal total size; some may be empty."""
+    total, running = sum(sizes), 0
+    runs: list[list[int]] = [[] for _ in range(parts)]
+    for i, size in enumerate(sizes):
+        middle = running + size / 2
+        runs[min(parts - 1, int(middle * parts / max(1, total)))].append(i)
+        running += size
+    return runs
+
+
+def batches(
+    credited: Credited, order: Sequence[int], minibatches: int, micro_batches: int, per_episode: bool, skip_zero: bool
+) -> Iterator[list[TokenBatch]]:
+    """One pass: minibatches, each a list of exactly ``micro_batches`` micro-batches.
+
+    Args:
+        order: the episodes, neighbours kept together.
+        per_episode: see `token_weights`.
+        skip_zero: leave out episodes all of whose advantages are 0; the others' weights do not change by it.
+    """
+    lengths = [len(e.token_ids) for e in credited.episodes]
+    for chosen in balanced([lengths[b] for b in order], minibatches):
+        rows = [order[i] for i in chosen]
+        weights_BA = token_weights(credited.columns.mask_BA[rows], per_episode)
+        weight_of = dict(zip(rows, weights_BA, strict=True))
+        if skip_zero:
+            rows = [b for b in rows if bool(credited.advantages_BA[b].any())]
+        parts = balanced([lengths[b] for b in rows], micro_batches)
+        yield [_batch(credited, [rows[i] for i in part], weight_of) for part in parts]
+
+
+def _batch(credited: Credited, rows: list[int], weight_of: dict[int, Tensor]) -> TokenBatch:
+    tree = token_tree([credited.episodes[b] for b in rows])
+    width = tree.mask_BA.shape[1]
+    weights = torch.stack([weight_of[b] for b in rows]) if rows else torch.zeros(0, 0)
+
+    def cut(column_BA: Tensor) -> Tensor:
+        return column_BA[rows][:, :width]
+
+    return TokenBatch(
+        tree=tree,
+        weights_BA=weights[:, :width],
+        old_logprobs_BA=cut(credited.columns.logprobs_BA),
+        ref_logprobs_BA=cut(credited.ref_logprobs_BA),
+        advantages_BA=cut(credited.advantages_BA),
+        returns_BA=cut(credited.returns_BA),
+        values_BA=cut(credited.values_BA),
+        policy_version=credited.policy_version,
+    )

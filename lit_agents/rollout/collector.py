@@ -1,0 +1,155 @@
+"""Playing episodes: many at once, every end typed, every token kept as it was sampled."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lit_agents.environment.base import Start, Transition
+from lit_agents.environment.pool import EnvPool, Failure
+from lit_agents.errors import BadInput
+from lit_agents.policy.chat import ChatFormat
+from lit_agents.rollout.limits import Limits
+from lit_agents.rollout.players import Choice, Player, Situation
+from lit_agents.types import Episode, Signal, StopReason, Task, Turn
+
+
+@dataclass(frozen=True)
+class Job:
+    """One episode to be played."""
+
+    task: Task
+    member: int
+    key: tuple[object, ...]
+    """Seed, iteration, task, member and attempt: all its random numbers depend on these alone."""
+
+
+@dataclass
+class _Draft:
+    """An episode while it is played."""
+
+    job: Job
+    observation: str
+    observation_ids: tuple[int, ...]
+    max_score: float
+    ids: list[int]
+    turns: list[Turn] = field(default_factory=list)
+
+    def episode(self, stop: StopReason, error: str = "") -> Episode:
+        return Episode(self.job.task, self.job.member, tuple(self.turns), stop, self.max_score, error)
+
+
+class Collector:
+    """Plays jobs with a player. Episodes that end make room for the next; the order of the results is that of the jobs.
+
+    Args:
+        pool: where the environments run.
+        chat: how texts become tokens.
+        limits: how long an episode may be.
+        max_tokens: longest action; must still fit into the context before an action is asked for.
+        progress: called with the number of episodes that ended, as they end.
+    """
+
+    def __init__(
+        self,
+        pool: EnvPool,
+        chat: ChatFormat,
+        limits: Limits,
+        max_tokens: int,
+        progress: Callable[[int], None] = lambda ended: None,
+    ) -> None:
+        self._pool, self._chat, self._limits, self._max_tokens, self._progress = pool, chat, limits, max_tokens, progress
+
+    def collect(self, jobs: Sequence[Job], player: Player) -> list[Episode]:
+        """Play every job to its end.
+
+        Raises:
+            BadInput: the first message alone does not fit the context.
+        """
+        waiting, drafts, done = deque(enumerate(jobs)), dict[int, _Draft](), dict[int, Episode]()
+        places: dict[int, int] = {}  # session -> number of its job
+        while waiting or drafts:
+            free = [s for s in range(self._limits.concurrent) if s not in drafts]
+            begun = {s: waiting.popleft() for s in free[: len(waiting)]}
+            places |= {s: number for s, (number, _) in begun.items()}
+            ended = self._begin({s: job for s, (_, job) in begun.items()}, drafts)
+            ended |= self._turn(drafts, player)
+            for session, episode in ended.items():
+                done[places[session]] = episode
+                drafts.pop(session, None)
+            player.finish(ended)
+            self._progress(len(ended))
+        return [done[i] for i in range(len(jobs))]
+
+    def _begin(self, jobs: Mapping[int, Job], drafts: dict[int, _Draft]) -> dict[int, Episode]:
+        """Reset environments; those that fail are ended episodes."""
+        ended = {}
+        for session, start in self._pool.reset({s: job.task for s, job in jobs.items()}).items():
+            job = jobs[session]
+            if isinstance(start, Failure):
+                ended[session] = Episode(job.task, job.member, (), start.stop, 1.0, start.error)
+                continue
+            drafts[session] = self._draft(job, start)
+        return ended
+
+    def _draft(self, job: Job, start: Start) -> _Draft:
+        ids = self._chat.first(start.observation)
+        if len(ids) + self._max_tokens > self._limits.context:
+            reason = (
+                f"{self._limits.context} tokens; the first message of task {job.task.id} has {len(ids)}, and an action "
+                f"of up to {self._max_tokens} must fit behind it."
+            )
+            raise BadInput("data.limits.context", reason, "Raise it, or lower data.sampling.max_tokens.")
+        return _Draft(job, start.observation, tuple(ids), start.max_score, list(ids))
+
+    def _turn(self, drafts: Mapping[int, _Draft], player: Player) -> dict[int, Episode]:
+        """One action in every open episode; those that ended by it."""
+        ended: dict[int, Episode] = {}
+        for session, draft in drafts.items():
+            if len(draft.ids) + self._max_tokens > self._limits.context:
+                ended[session] = draft.episode(StopReason.CONTEXT_LIMIT)
+        acting = {s: d for s, d in drafts.items() if s not in ended}
+        situations = [Situation(s, tuple(d.ids), (*d.job.key, len(d.turns))) for s, d in sorted(acting.items())]
+        choices: dict[int, Choice] = {}
+        if situations:
+            for situation, choice in zip(situations, player.choose(situations, self._pool), strict=True):
+                draft = acting[situation.session]
+                if isinstance(choice, Failure):
+                    ended[situation.session] = draft.episode(choice.stop, choice.error)
+                elif not choice.finished:
+                    self._append(draft, choice, player.version, {})
+                    ended[situation.session] = draft.episode(StopReason.UNFINISHED_ACTION)
+                else:
+                    choices[situation.session] = choice
+        moves = {s: self._chat.command(choice.text) for s, choice in choices.items()}
+        for session, result in self._pool.step(moves).items() if moves else ():
+            if episode := self._after(acting[session], choices[session], result, player.version):
+                ended[session] = episode
+        return ended
+
+    def _after(self, draft: _Draft, choice: Choice, result: Transition | Failure, version: int) -> Episode | None:
+        """Note what an action led to; the episode, if that ended it."""
+        if isinstance(result, Failure):
+            return draft.episode(result.stop, result.error)
+        before = float(draft.turns[-1].signals["score"]) if draft.turns else 0.0
+        own: dict[str, Signal] = {"score": result.score, "gain": result.score - before, "valid": result.valid}
+        self._append(draft, choice, version, {**result.signals, **own})
+        if result.terminated:
+            kind = StopReason.WON if result.won else StopReason.LOST if result.lost else StopReason.ENDED
+            return draft.episode(kind)
+        if result.truncated:
+            return draft.episode(StopReason.TRUNCATED)
+        if len(draft.turns) >= self._limits.turns:
+            return draft.episode(StopReason.TURN_LIMIT)
+        draft.observation, draft.observation_ids = result.observation, tuple(self._chat.next(result.observation))
+        draft.ids += draft.observation_ids
+        return None
+
+    def _append(self, draft: _Draft, choice: Choice, version: int, signals: Mapping[str, Signal]) -> None:
+        draft.turns.append(
+            Turn(
+                draft.observation, draft.observation_ids, choice.text, choice.ids, choice.logprobs, version, signals
+            )
+        )
+        draft.ids += choice.ids

@@ -1,0 +1,241 @@
+"""On-policy data for Lightning: at the top of every epoch the current policy plays, then the epoch trains on it.
+
+A Lightning epoch is one iteration. The loader is an iterable dataset with a length: it collects when iteration begins and
+then yields a number of micro-batches that the configuration fixes, the only arrangement that is on-policy with every Trainer
+default, in one process and in many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from lit_agents.algorithm.module import AgentModule
+from lit_agents.environment.base import TextEnvironment
+from lit_agents.errors import BadInput
+from lit_agents.policy.causal_lm import CausalLMPolicy
+from lit_agents.policy.engine.base import Engine
+from lit_agents.policy.engine.transformers import TransformersEngine
+from lit_agents.policy.sampling import Sampling
+from lit_agents.reward.base import Reward
+from lit_agents.reward.outcome import Outcome
+from lit_agents.rollout.batch import batches
+from lit_agents.rollout.iteration import Iteration, Recruiter, credited
+from lit_agents.rollout.ledger import Ledger
+from lit_agents.rollout.limits import Limits
+from lit_agents.rollout.players import ExpertPlayer, Player, PolicyPlayer
+from lit_agents.rollout.sampler import TaskSampler
+from lit_agents.rollout.schedule import Schedule
+from lit_agents.rollout.stage import Stage
+from lit_agents.types import Episode, Task, TokenBatch, TurnRewards
+
+
+class RolloutDataModule(LightningDataModule):
+    """Collects, credits and batches; also plays the validation episodes.
+
+    Args:
+        environment: the world.
+        tasks: which tasks of it, e.g. ``w2-o3-q4``.
+        reward: what turns are worth.
+        train_tasks: distinct training tasks; every one is played once before any is played again.
+        validation_tasks: tasks a checkpoint is chosen on.
+        test_tasks: tasks results are reported on.
+        schedule: how many episodes an iteration has and how they are cut into optimizer steps.
+        limits: how long an episode may be.
+        sampling: how actions are drawn in training.
+        evaluation: how actions are drawn in validation and test.
+        engine: what samples actions.
+        seed: keys every random number; follows ``seed_everything``.
+    """
+
+    def __init__(
+        self,
+        environment: TextEnvironment,
+        tasks: str,
+        reward: Reward | None = None,
+        train_tasks: int = 100,
+        validation_tasks: int = 32,
+        test_tasks: int = 64,
+        schedule: Schedule = Schedule(),  # noqa: B008 - frozen, so sharing one default is safe
+        limits: Limits = Limits(),  # noqa: B008
+        sampling: Sampling = Sampling(),  # noqa: B008
+        evaluation: Sampling = Sampling(),  # noqa: B008
+        engine: Engine | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        sampling.check_trainable("data.sampling")
+        self.environment, self.tasks, self.reward = environment, tasks, reward or Outcome()
+        self.counts = {"train": train_tasks, "validation": validation_tasks, "test": test_tasks}
+        self.schedule, self.limits, self.sampling, self.evaluation = schedule, limits, sampling, evaluation
+        self.engine, self.seed = engine or TransformersEngine(), seed
+        self.ledger, self.iteration = Ledger(), 0
+        self.latest: Iteration | None = None
+        self.stage: Stage | None = None
+        self.on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
+        self.numbers: dict[str, float] = {}
+        self._sampler: TaskSampler | None = None
+
+    # tasks
+
+    def split(self, name: str, count: int | None = None) -> list[Task]:
+        """Tasks of a split, made first if they are not there.
+
+        Raises:
+            BadInput: they cannot be had, or cannot supply what the reward needs.
+        """
+        found = self.environment.tasks(self.tasks, name, self.counts[name] if count is None else count)
+        self.reward.check(found)
+        return found
+
+    def demonstrations(self, count: int, minibatches: int, micro_batches: int) -> RolloutDataModule:
+        """The same world for a supervised stage: ``count`` expert episodes, each its own group, in one ledger."""
+        schedule = replace(
+            Schedule(), tasks=count, group_size=1, minibatches=minibatches, micro_batches=micro_batches
+        )
+        other = RolloutDataModule(
+            self.environment, self.tasks, self.reward, count, self.counts["validation"], self.counts["test"],
+            schedule, self.limits, self.sampling, self.evaluation, self.engine, self.seed,
+        )  # fmt: skip
+        other.ledger, other.stage, other.on_progress = self.ledger, self.stage, self.on_progress
+        return other
+
+    # Lightning
+
+    @property
+    def module(self) -> AgentModule:
+        """The algorithm, which owns the policy."""
+        assert self.trainer is not None
+        module = self.trainer.lightning_module
+        assert isinstance(module, AgentModule)
+        return module
+
+    def setup(self, stage: str) -> None:
+        """Check that schedule and algorithm fit each other, and that the tasks are there.
+
+        Raises:
+            BadInput: by the name of the flag.
+        """
+        assert self.trainer is not None
+        self.schedule.check(self.module.compares_group, self.trainer.world_size)
+        if self.trainer.accumulate_grad_batches != self.schedule.micro_batches:
+            reason = f"is {self.trainer.accumulate_grad_batches}, data.schedule.micro_batches {self.schedule.micro_batches}."
+            raise BadInput("trainer.accumulate_grad_batches", reason, "Leave it out: it follows micro_batches.")
+        name = "sft" if self.module.demonstrated else "train"
+        self._sampler = TaskSampler(self.split(name, self.counts["train"]), self.seed, self.schedule.tasks)
+        self.module.temperature = 1.0 if self.module.demonstrated else self.sampling.temperature
+        self.open(self.module.policy)
+
+    def open(self, policy: CausalLMPolicy) -> Stage:
+        """Start the environments and attach the engine, once."""
+        if self.stage is None:
+            self.stage = Stage(self.environment, policy, self.engine, self.limits)
+        return self.stage
+
+    def close(self) -> None:
+        """End every environment."""
+        if self.stage is not None:
+            self.stage.close()
+            self.stage = None
+
+    def train_dataloader(self) -> DataLoader[TokenBatch]:
+        """Collects at the top of every epoch."""
+        return DataLoader(_Sized(self._batches, self.schedule.steps_per_iteration), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """One item: the validation episodes and their rewards."""
+        return DataLoader(_Sized(self._validation, 1), batch_size=None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where collection stands; everything else follows from the seed and the number of the iteration."""
+        return {"iteration": self.iteration, "ledger": self.ledger.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.iteration = state_dict["iteration"]
+        self.ledger.load_state_dict(state_dict["ledger"])
+
+    # one iteration
+
+    def _batches(self) -> Iterator[TokenBatch]:
+        module, schedule = self.module, self.schedule
+        if self.latest is None or not module.demonstrated:  # demonstrations do not change, so they are collected once
+            self.latest = self._collect()
+        found = self.latest
+        version = -1 if module.demonstrated else module.global_step
+        with self.ledger.clock("crediting"):
+            data, self.numbers = credited(found, module, version, schedule.minibatches * schedule.micro_batches)
+        for number in range(schedule.passes):
+            order = found.shuffled(self.seed, self.iteration, number)
+            for minibatch in batches(
+                data, order, schedule.minibatches, schedule.micro_batches,
+                module.per_episode_mean, module.skips_zero_advantage and not module.kl.loss,
+            ):  # fmt: skip
+                scale = self._share(sum(int(b.tree.mask_BA.sum()) for b in minibatch))
+                for batch in minibatch:
+                    self.ledger.tokens_trained += int(batch.tree.mask_BA.sum())
+                    self.ledger.tokens_computed += len(batch.tree.ids_S)
+                    yield replace(batch, weights_BA=batch.weights_BA * scale)
+        self.iteration += 1
+
+    def _share(self, tokens: int) -> float:
+        """What this rank's loss counts for, so that the average over ranks is the mean over all ranks' tokens."""
+        assert self.trainer is not None
+        if self.trainer.world_size == 1:
+            return 1.0
+        everywhere = float(self.module.sum_over_ranks(torch.tensor(float(tokens), device=self.module.device)))
+        return tokens * self.trainer.world_size / max(everywhere, 1.0)
+
+    def _collect(self) -> Iteration:
+        assert self.trainer is not None and self.stage is not None and self._sampler is not None
+        part = "demonstrating" if self.module.demonstrated else "collecting"
+        with self.ledger.clock(part):
+            self.engine.refresh()
+            recruiter = Recruiter(
+                self._sampler, self.schedule, self._play, self.reward, self.module.compares_group,
+                self.trainer.global_rank, self.trainer.world_size,
+            )  # fmt: skip
+            found = recruiter.recruit(self.seed, self.iteration)
+        self.ledger.charge([*found.episodes, *found.failures], self.module.demonstrated)
+        return found
+
+    def _play(self, jobs: Sequence[Any]) -> list[Episode]:
+        assert self.stage is not None
+        player: Player = ExpertPlayer(self.module.policy.chat)
+        if not self.module.demonstrated:
+            player = PolicyPlayer(self.engine, self.module.policy.chat, self.sampling, self.module.global_step)
+        return self.stage.play(jobs, player, self.sampling.max_tokens, self.on_progress)
+
+    def _validation(self) -> Iterator[tuple[list[Episode], list[TurnRewards]]]:
+        assert self.trainer is not None and self.stage is not None
+        tasks = self.split("validation")[self.trainer.global_rank :: self.trainer.world_size]
+        with self.ledger.clock("validating"):
+            self.engine.refresh()
+            player = PolicyPlayer(self.engine, self.module.policy.chat, self.evaluation, self.module.global_step)
+            episodes = self.stage.evaluate(tasks, player, self.evaluation, self.seed, self.on_progress)
+        sound = [e for e in episodes if not e.stop.is_failure]
+        yield episodes, [self.reward(e) for e in sound]
+
+
+class _Sized(IterableDataset[Any]):
+    """Runs a generator function anew in every epoch and holds it to its promised length."""
+
+    def __init__(self, make: Callable[[], Iterator[Any]], length: int) -> None:
+        self._make, self._length = make, length
+
+    def __len__(self) -> int:
+        """Fixed by configuration, so that all ranks agree; without it Lightning reads one batch ahead of the policy."""
+        return self._length
+
+    def __iter__(self) -> Iterator[Any]:
+        if get_worker_info() is not None:
+            raise RuntimeError("rollouts must be collected in the trainer's process: a loader worker has a stale policy")
+        items = list(self._make())  # Lightning asks for no item beyond the length, so this is the place to count
+        if len(items) != self._length:
+            raise RuntimeError(f"{len(items)} batches made where {self._length} were promised; other ranks would hang")
+        yield from items

@@ -1,0 +1,173 @@
+"""One iteration's episodes: groups filled, failures tried again, groups without signal resampled, everything credited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lit_agents.algorithm import losses
+from lit_agents.algorithm.module import AgentModule, Experience
+from lit_agents.errors import BadInput
+from lit_agents.policy.sampling import stream
+from lit_agents.reward.base import Reward
+from lit_agents.rollout.batch import Credited, balanced, columns_of
+from lit_agents.rollout.collector import Job
+from lit_agents.rollout.ledger import count_stops
+from lit_agents.rollout.sampler import TaskSampler
+from lit_agents.rollout.schedule import Schedule
+from lit_agents.rollout.trie import token_tree
+from lit_agents.types import Episode, EpisodeGroup, Task, TurnRewards
+
+Play = Callable[[Sequence[Job]], list[Episode]]
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What was collected."""
+
+    groups: tuple[EpisodeGroup, ...]
+    rewards: tuple[TurnRewards, ...]
+    """Of `episodes`, in their order."""
+    failures: tuple[Episode, ...] = ()
+    """Attempts the environment broke: in no baseline, no loss, no rate."""
+    groups_dropped: int = 0
+    """Groups with too few survivors."""
+    groups_without_signal: int = 0
+    """Groups all of whose members earned the same, resampled ones counted too."""
+
+    @property
+    def episodes(self) -> tuple[Episode, ...]:
+        """The episodes of all groups, in order."""
+        return tuple(e for group in self.groups for e in group.episodes)
+
+    def group_numbers(self) -> Tensor:
+        """(B,) number of each episode's group."""
+        return torch.tensor([g for g, group in enumerate(self.groups) for _ in group.episodes], dtype=torch.long)
+
+    def shuffled(self, *key: object) -> list[int]:
+        """Episode numbers with the groups in a random order, each kept together."""
+        members: list[list[int]] = [[] for _ in self.groups]
+        for b, g in enumerate(self.group_numbers().tolist()):
+            members[g].append(b)
+        return [b for g in stream("order", *key).permutation(len(members)) for b in members[int(g)]]
+
+
+@dataclass(frozen=True)
+class Recruiter:
+    """Fills one rank's share of an iteration."""
+
+    sampler: TaskSampler
+    schedule: Schedule
+    play: Play
+    reward: Reward
+    compares: bool
+    """A group needs two survivors, and is without signal if all earned the same."""
+    rank: int = 0
+    ranks: int = 1
+
+    def recruit(self, seed: int, iteration: int) -> Iteration:
+        """Collect.
+
+        Raises:
+            BadInput: most attempts failed, or no group survived.
+        """
+        share = self.schedule.tasks // self.ranks
+        found = Iteration((), ())
+        spare: list[tuple[EpisodeGroup, tuple[TurnRewards, ...]]] = []
+        for round_ in range(self.schedule.resample_rounds + 1):
+            tasks = self.sampler.take(iteration, round_)[self.rank :: self.ranks][: share - len(found.groups)]
+            attempts, failures = self._attempt(tasks, (seed, iteration, round_))
+            found = replace(found, failures=found.failures + failures)
+            for group in self._groups(tasks, attempts):
+                if group is None:
+                    found = replace(found, groups_dropped=found.groups_dropped + 1)
+                    continue
+                worth = tuple(map(self.reward, group.episodes))
+                if self.compares and len({w.total for w in worth}) == 1:
+                    found = replace(found, groups_without_signal=found.groups_without_signal + 1)
+                    spare.append((group, worth))
+                else:
+                    found = replace(found, groups=(*found.groups, group), rewards=found.rewards + worth)
+        for group, worth in spare[: share - len(found.groups)]:  # nothing better was found in time
+            found = replace(found, groups=(*found.groups, group), rewards=found.rewards + worth)
+        self._check(found)
+        return found
+
+    def _attempt(self, tasks: Sequence[Task], key: tuple[object, ...]) -> tuple[list[Episode], tuple[Episode, ...]]:
+        """Every member of every task, tried again while its environment fails; all that failed besides."""
+        places = [(n, task, m) for n, task in enumerate(tasks) for m in range(self.schedule.group_size)]
+        episodes: dict[int, Episode] = {}
+        failures: list[Episode] = []
+        for attempt in range(self.schedule.retries + 1):
+            open_ = [i for i in range(len(places)) if i not in episodes or episodes[i].stop.is_failure]
+            jobs = [Job(places[i][1], places[i][2], (*key, places[i][0], places[i][1].id, places[i][2], attempt)) for i in open_]
+            if not jobs:
+                break
+            for i, episode in zip(open_, self.play(jobs), strict=True):
+                episodes[i] = episode
+                failures += [episode] if episode.stop.is_failure else []
+        return [episodes[i] for i in range(len(places))], tuple(failures)
+
+    def _groups(self, tasks: Sequence[Task], episodes: Sequence[Episode]) -> Iterator[EpisodeGroup | None]:
+        """One group per task; None where too few members survived."""
+        size = self.schedule.group_size
+        for n, task in enumerate(tasks):
+            sound = tuple(e for e in episodes[n * size : (n + 1) * size] if not e.stop.is_failure)
+            yield EpisodeGroup(task, sound) if len(sound) >= (2 if self.compares else 1) else None
+
+    def _check(self, found: Iteration) -> None:
+        attempts = len(found.episodes) + len(found.failures)
+        if found.groups and len(found.failures) <= self.schedule.max_failures * attempts:
+            return
+        last = found.failures[-1].error if found.failures else "no failure"
+        reason = (
+            f"{len(found.failures)} of {attempts} episodes failed ({dict(count_stops(found.failures))}) and "
+            f"{found.groups_dropped} groups were dropped. The last error: {last}"
+        )
+        raise BadInput("data.environment", reason, "Mend the environment, or raise data.schedule.max_failures.")
+
+
+def credited(found: Iteration, module: AgentModule, version: int, parts: int) -> tuple[Credited, dict[str, float]]:
+    """Advantages for every action token, and numbers to log.
+
+    Args:
+        version: of the weights that played.
+        parts: forward passes in which reference and critic are computed, to bound memory.
+    """
+    columns = columns_of(found.episodes, found.rewards)
+    mask_BA, ref_BA, rewards_BA = columns.mask_BA, columns.logprobs_BA, columns.rewards_BA
+    values_BA, after_B, numbers = torch.zeros_like(rewards_BA), torch.zeros(len(found.episodes)), dict[str, float]()
+    if module.needs_assessment:
+        ref_BA, values_BA, after_B = _assessed(found.episodes, module, parts, mask_BA)
+        after_B = after_B * torch.tensor([float(e.stop.is_truncated) for e in found.episodes])
+    if module.kl.used:
+        difference_BA = torch.where(mask_BA, losses.kl_k1(columns.logprobs_BA, ref_BA), 0.0)
+        numbers["kl"] = float(difference_BA.sum() / mask_BA.sum())
+        if module.kl.reward:
+            rewards_BA = rewards_BA - module.kl_coefficient * difference_BA
+        numbers["kl_coefficient"] = module.kl_coefficient
+        module.adapt_kl(numbers["kl"], len(found.episodes))
+    advantages_BA, returns_BA = module.credit(
+        Experience(mask_BA, rewards_BA, values_BA, after_B, found.group_numbers())
+    )
+    if module.has_critic:
+        numbers["explained_variance"] = float(losses.explained_variance(values_BA, returns_BA, mask_BA))
+    return Credited(found.episodes, columns, advantages_BA, returns_BA, values_BA, ref_BA, version), numbers
+
+
+def _assessed(
+    episodes: Sequence[Episode], module: AgentModule, parts: int, mask_BA: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`AgentModule.assess` over all episodes, in parts."""
+    ref_BA, values_BA = torch.zeros(mask_BA.shape), torch.zeros(mask_BA.shape)
+    after_B = torch.zeros(len(episodes))
+    for rows in balanced([len(e.token_ids) for e in episodes], parts):
+        if not rows:
+            continue
+        tree = token_tree([episodes[b] for b in rows]).to(module.policy.device)
+        ref, values, after = (x.float().cpu() for x in module.assess(tree))
+        ref_BA[rows, : ref.shape[1]], values_BA[rows, : values.shape[1]], after_B[rows] = ref, values, after
+    return ref_BA, torch.where(mask_BA, values_BA, 0.0), after_B

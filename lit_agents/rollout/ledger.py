@@ -1,0 +1,68 @@
+"""What a run has spent so far, in the units budgets are made of."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from lit_agents.types import Episode
+
+
+@dataclass
+class Ledger:
+    """Both stages of a run write into one ledger. Evaluation is not charged."""
+
+    demonstrations: int = 0
+    """Expert episodes collected for the supervised stage."""
+    episodes: int = 0
+    """Episodes the policy played for training, failed ones not counted."""
+    failed_episodes: int = 0
+    """Episodes the environment broke; nobody is charged for them."""
+    turns: int = 0
+    """Actions in the two kinds of episodes together."""
+    tokens_sampled: int = 0
+    """Action tokens the policy sampled for training."""
+    tokens_trained: int = 0
+    """Action tokens that had a part in a loss, counted again in every pass."""
+    tokens_computed: int = 0
+    """Tokens that went through the model in training, shared beginnings once."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time by part of the run."""
+
+    def charge(self, episodes: Sequence[Episode], demonstrated: bool) -> None:
+        """Episodes collected for training."""
+        sound = [e for e in episodes if not e.stop.is_failure]
+        self.failed_episodes += len(episodes) - len(sound)
+        self.turns += sum(len(e.turns) for e in sound)
+        if demonstrated:
+            self.demonstrations += len(sound)
+            return
+        self.episodes += len(sound)
+        self.tokens_sampled += sum(len(t.action_ids) for e in sound for t in e.turns)
+
+    @contextmanager
+    def clock(self, part: str) -> Iterator[None]:
+        """Add the time spent inside to a part."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begun
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, for ``ledger.json`` and checkpoints."""
+        return asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from these values."""
+        for f in fields(self):
+            setattr(self, f.name, state[f.name])
+
+
+def count_stops(episodes: Sequence[Episode]) -> Counter[str]:
+    """How many episodes ended for each reason."""
+    return Counter(e.stop.value for e in episodes)

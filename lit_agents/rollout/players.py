@@ -1,0 +1,106 @@
+"""Who chooses the actions: the policy, the environment's expert, or chance. To the collector they are all the same."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lit_agents.environment.pool import EnvPool, Failure
+from lit_agents.policy.chat import ChatFormat
+from lit_agents.policy.engine.base import Engine, Request
+from lit_agents.policy.sampling import Sampling, stream
+from lit_agents.types import StopReason
+
+
+@dataclass(frozen=True)
+class Situation:
+    """An episode that waits for an action."""
+
+    session: int
+    """Its place in the pool and in the engine."""
+    ids: tuple[int, ...]
+    """The conversation so far."""
+    key: tuple[object, ...]
+    """What its random numbers belong to: seed, iteration, task, member, attempt and turn."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An action."""
+
+    text: str
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...] = ()
+    finished: bool = True
+
+
+class Player(ABC):
+    """Chooses actions for many episodes at once."""
+
+    version: int = -1
+    """Policy version written into the turns."""
+
+    @abstractmethod
+    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> list[Choice | Failure]:
+        """One action each, in order; a failure where the environment could not say what it was asked."""
+
+    def finish(self, sessions: Iterable[int]) -> None:
+        """These episodes are over."""
+        del sessions
+
+
+class PolicyPlayer(Player):
+    """The language model, through an engine."""
+
+    def __init__(self, engine: Engine, chat: ChatFormat, sampling: Sampling, version: int) -> None:
+        self._engine, self._chat, self._sampling, self.version = engine, chat, sampling, version
+
+    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> list[Choice | Failure]:
+        """See `Player`."""
+        requests = [Request(s.session, s.ids, stream(*s.key)) for s in situations]
+        sampled = self._engine.generate(requests, self._sampling)
+        return [Choice(self._chat.action_text(a.ids), a.ids, a.logprobs, a.finished) for a in sampled]
+
+    def finish(self, sessions: Iterable[int]) -> None:
+        """See `Player`."""
+        self._engine.release(sessions)
+
+
+class ExpertPlayer(Player):
+    """The environment's own expert: the demonstrator of the supervised stage and the ceiling of every table."""
+
+    def __init__(self, chat: ChatFormat) -> None:
+        self._chat = chat
+
+    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> list[Choice | Failure]:
+        """See `Player`."""
+        answers = pool.ask_expert([s.session for s in situations])
+        return [self._choice(answers[s.session]) for s in situations]
+
+    def _choice(self, answer: str | None | Failure) -> Choice | Failure:
+        if isinstance(answer, Failure):
+            return answer
+        if answer is None:
+            return Failure(StopReason.ENVIRONMENT_GARBAGE, "the environment has no expert action here")
+        return Choice(answer, tuple(self._chat.action_ids(answer)))
+
+
+class RandomPlayer(Player):
+    """A uniformly random admissible action: the floor of every table."""
+
+    def __init__(self, chat: ChatFormat) -> None:
+        self._chat = chat
+
+    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> list[Choice | Failure]:
+        """See `Player`."""
+        answers = pool.ask_admissible([s.session for s in situations])
+        return [self._choice(answers[s.session], s.key) for s in situations]
+
+    def _choice(self, answer: list[str] | Failure, key: tuple[object, ...]) -> Choice | Failure:
+        if isinstance(answer, Failure):
+            return answer
+        if not answer:
+            return Failure(StopReason.ENVIRONMENT_GARBAGE, "the environment lists no admissible action here")
+        text = answer[int(stream(*key).integers(len(answer)))]
+        return Choice(text, tuple(self._chat.action_ids(text)))

@@ -1,0 +1,34 @@
+"""Which tasks are next: every task once in a new order, then again. A function of the iteration alone, so nothing to save."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lit_agents.policy.sampling import stream
+from lit_agents.types import Task
+
+
+class TaskSampler:
+    """Walks through shuffled passes over the tasks.
+
+    Args:
+        tasks: what to choose from.
+        seed: orders every pass.
+        per_iteration: tasks an iteration takes.
+    """
+
+    def __init__(self, tasks: Sequence[Task], seed: int, per_iteration: int) -> None:
+        self._tasks, self._seed, self._per_iteration = tasks, seed, per_iteration
+
+    def take(self, iteration: int, round_: int) -> list[Task]:
+        """An iteration's tasks; replacements for groups without signal, in later rounds, are drawn at random."""
+        if round_:
+            drawn = stream("resample", self._seed, iteration, round_).integers(len(self._tasks), size=self._per_iteration)
+            return [self._tasks[int(i)] for i in drawn]
+        first = iteration * self._per_iteration
+        return [self._at(position) for position in range(first, first + self._per_iteration)]
+
+    def _at(self, position: int) -> Task:
+        around, place = divmod(position, len(self._tasks))
+        order = stream("tasks", self._seed, around).permutation(len(self._tasks))
+        return self._tasks[int(order[place])]

@@ -1,0 +1,61 @@
+"""How many episodes an iteration has, and how they become optimizer steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lit_agents.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Counts over all processes together."""
+
+    tasks: int = 8
+    """Tasks (groups) per iteration."""
+    group_size: int = 8
+    """Episodes per task."""
+    passes: int = 1
+    """Times an iteration's episodes are trained on."""
+    minibatches: int = 1
+    """Optimizer steps per pass."""
+    micro_batches: int = 2
+    """Backward passes per optimizer step; more of them need less memory and change nothing else."""
+    resample_rounds: int = 0
+    """Dynamic sampling: this many times, groups whose members all earned the same are replaced by new tasks."""
+    retries: int = 2
+    """New attempts at an episode whose environment failed."""
+    max_failures: float = 0.5
+    """Share of failed attempts above which the run stops."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        for name in ("tasks", "group_size", "passes", "minibatches", "micro_batches"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"data.schedule.{name}", f"{getattr(self, name)} is below 1.", "Set it to 1 or more.")
+        for name in ("resample_rounds", "retries"):
+            if getattr(self, name) < 0:
+                raise BadInput(f"data.schedule.{name}", f"{getattr(self, name)} is below 0.", "Set it to 0 for none.")
+        if not 0 <= self.max_failures <= 1:
+            raise BadInput("data.schedule.max_failures", f"{self.max_failures} is not a share.", "Use 0 to 1.")
+        if self.minibatches > self.tasks:
+            reason = f"{self.minibatches} cannot each hold a group of {self.tasks} tasks."
+            raise BadInput("data.schedule.minibatches", reason, "Lower it, or raise data.schedule.tasks.")
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Micro-batches an iteration yields."""
+        return self.passes * self.minibatches * self.micro_batches
+
+    def check(self, compares_group: bool, ranks: int) -> None:
+        """Refuse what the algorithm or the number of processes cannot work with.
+
+        Raises:
+            BadInput: by the name of the flag.
+        """
+        if compares_group and self.group_size < 2:
+            reason = "this algorithm compares the episodes of a group; one episode alone has no baseline (PAPER, D5)."
+            raise BadInput("data.schedule.group_size=1", reason, "Set it to 2 or more, or use PPO or ReinforcePP.")
+        if self.tasks % ranks:
+            reason = f"{self.tasks} tasks cannot be shared equally by {ranks} processes."
+            raise BadInput("data.schedule.tasks", reason, f"Use a multiple of {ranks}.")

@@ -1,0 +1,52 @@
+"""The running world: environment processes and the engine, opened once for all stages of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lit_agents.environment.base import TextEnvironment
+from lit_agents.environment.pool import EnvPool
+from lit_agents.policy.causal_lm import CausalLMPolicy
+from lit_agents.policy.engine.base import Engine
+from lit_agents.policy.sampling import Sampling
+from lit_agents.rollout.collector import Collector, Job
+from lit_agents.rollout.limits import Limits
+from lit_agents.rollout.players import Player
+from lit_agents.types import Episode, Task
+
+Progress = Callable[[str, int, int], None]
+"""What is being played, how many episodes have ended, how many there are."""
+
+
+class Stage:
+    """Plays episodes for training, validation, test and demonstration alike."""
+
+    def __init__(self, environment: TextEnvironment, policy: CausalLMPolicy, engine: Engine, limits: Limits) -> None:
+        self._policy, self._limits = policy, limits
+        self._pool = EnvPool(
+            environment, limits.concurrent, step_timeout=limits.step_timeout, reset_timeout=limits.reset_timeout
+        )
+        engine.attach(policy, limits.concurrent, limits.context)
+
+    def play(self, jobs: Sequence[Job], player: Player, max_tokens: int, progress: Progress) -> list[Episode]:
+        """Episodes in the order of the jobs."""
+        done = 0
+
+        def ended(count: int) -> None:
+            nonlocal done
+            done += count
+            progress("playing", done, len(jobs))
+
+        collector = Collector(self._pool, self._policy.chat, self._limits, max_tokens, ended)
+        return collector.collect(jobs, player)
+
+    def evaluate(
+        self, tasks: Sequence[Task], player: Player, sampling: Sampling, seed: int, progress: Progress
+    ) -> list[Episode]:
+        """One episode of each task; the same random numbers whatever was played before."""
+        jobs = [Job(task, 0, ("evaluation", seed, task.family, task.split, task.id)) for task in tasks]
+        return self.play(jobs, player, sampling.max_tokens, progress)
+
+    def close(self) -> None:
+        """End every environment process."""
+        self._pool.close()

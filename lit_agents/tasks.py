@@ -1,0 +1,125 @@
+"""Make and check a set of tasks: ``python -m lit_agents.tasks textworld --spec w2-o3-q4 --split train --count 500``.
+
+The first argument is a module of `lit_agents.environment` that holds one environment, or the class path of any other;
+the environment's own arguments are flags too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from jsonargparse import ArgumentParser
+
+from lit_agents.environment.base import TextEnvironment
+from lit_agents.environment.pool import EnvPool, Failure
+from lit_agents.errors import BadInput
+from lit_agents.types import Task
+
+PACKAGE = "lit_agents.environment"
+PLAYED = 10  # tasks of a set that the expert plays
+LONGEST_EPISODE = 200  # actions
+Answer = TypeVar("Answer")
+
+
+def environment_class(name: str) -> type[TextEnvironment]:
+    """What ``textworld`` or ``my_package.worlds.MyWorld`` names.
+
+    Raises:
+        BadInput: no environment, or several.
+    """
+    path, _, attribute = name.rpartition(".") if "." in name else (f"{PACKAGE}.{name}", "", "")
+    way_out = f"Give a module of {PACKAGE} that holds one, or a class path such as pkg.mod.Class."
+    try:
+        module = importlib.import_module(path)
+    except ImportError as error:
+        raise BadInput(name, f"it cannot be imported ({error}).", way_out) from error
+    found = [
+        value
+        for key, value in vars(module).items()
+        if inspect.isclass(value) and issubclass(value, TextEnvironment) and not inspect.isabstract(value)
+        if (key == attribute if attribute else value.__module__ == path)
+    ]
+    if len(found) != 1:
+        names = ", ".join(f"{path}.{value.__name__}" for value in found) or "none"
+        raise BadInput(name, f"it should hold one environment and holds {len(found)} ({names}).", way_out)
+    return found[0]
+
+
+def make_tasks(environment: TextEnvironment, spec: str, split: str, count: int) -> str:
+    """Make what is missing; say what there is now, and whether it can be won.
+
+    Raises:
+        BadInput: as `TextEnvironment.tasks`, or a world breaks.
+    """
+    tasks = environment.tasks(spec, split, count)
+    digest = hashlib.sha256("\n".join(f"{task.id} {task.sha256}" for task in tasks).encode()).hexdigest()
+    where = f" in {tasks[0].path.rpartition('/')[0]}" if tasks and tasks[0].path else ""
+    played = tasks[:PLAYED]
+    won = expert_wins(environment, played)
+    wins = "no expert to play them" if won is None else f"the expert won {won} of {len(played)} played"
+    return f"{len(tasks)} tasks of {spec}, split {split}{where}; set {digest[:16]}; {wins}"
+
+
+def expert_wins(environment: TextEnvironment, tasks: Sequence[Task]) -> int | None:
+    """How many of the tasks the environment's expert wins; None if it has none.
+
+    Raises:
+        BadInput: a world breaks.
+    """
+    wins, live = 0, dict(enumerate(tasks))
+    with EnvPool(environment, max(len(tasks), 1)) as pool:
+        _unbroken(pool.reset(live), live)
+        for _ in range(LONGEST_EPISODE):
+            answers = _unbroken(pool.ask_expert(live), live)
+            actions = {number: action for number, action in answers.items() if action is not None}
+            if len(actions) < len(answers):
+                return None
+            for number, transition in _unbroken(pool.step(actions), live).items():
+                if transition.terminated or transition.truncated:
+                    wins += transition.won
+                    del live[number]
+            if not live:
+                break
+    return wins
+
+
+def _unbroken(answers: Mapping[int, Answer | Failure], tasks: Mapping[int, Task]) -> dict[int, Answer]:
+    good: dict[int, Answer] = {}
+    for number, answer in answers.items():
+        if isinstance(answer, Failure):
+            where = tasks[number].path or tasks[number].id
+            raise BadInput(where, f"{answer.stop.value}: {answer.error}", "Repair or leave out this task.")
+        good[number] = answer
+    return good
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The command; 2 is its exit code if something given cannot work."""
+    given = list(sys.argv[1:] if args is None else args)
+    name = given[0] if given and not given[0].startswith("-") else ""
+    parser = ArgumentParser(prog=f"python -m lit_agents.tasks {name or 'ENVIRONMENT'}", description=__doc__)
+    parser.add_argument("--spec", required=True, help="family of tasks, e.g. w2-o3-q4")
+    parser.add_argument("--split", default="train", help="train, sft, validation or test")
+    parser.add_argument("--count", type=int, required=True, help="how many tasks, from the first one on")
+    try:
+        if not name:
+            parser.print_help()
+            return 0 if "--help" in given or "-h" in given else 2
+        kind = environment_class(name)
+        parser.add_class_arguments(kind)
+        options = parser.parse_args(given[1:]).as_dict()
+        spec, split, count = (options.pop(key) for key in ("spec", "split", "count"))
+        print(make_tasks(kind(**options), spec, split, count))
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

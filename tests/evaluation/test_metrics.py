@@ -1,0 +1,102 @@
+"""Metrics against numbers worked by hand."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import pytest
+from torch import distributed, multiprocessing
+
+from lit_agents.evaluation.metrics import EpisodeMetrics, wilson
+from lit_agents.reward.outcome import Outcome
+from lit_agents.types import Episode, StopReason
+from tests.reward.episodes import episode
+
+WON = episode([0, 1], StopReason.WON, valid=[False, True], labels={"tier": "easy"})
+LOST = episode([0], StopReason.LOST, labels={"tier": "hard"})
+CUT = episode([0, 0, None], StopReason.UNFINISHED_ACTION, labels={"tier": "easy"})
+CRASHED = episode([0, 0, 0], StopReason.ENVIRONMENT_CRASH, labels={"tier": "easy"})
+
+
+def filled(*episodes: Episode) -> EpisodeMetrics:
+    metrics = EpisodeMetrics()
+    metrics.update(episodes, [Outcome()(e) for e in episodes if not e.stop.is_failure])
+    return metrics
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [(88, 100, 0.8019, 0.9300), (1, 10, 0.0179, 0.4042), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (0, 0, 0.0, 1.0)],
+)
+def test_wilson_gives_the_known_intervals(successes, n, low, high):
+    assert wilson(successes, n) == pytest.approx((low, high), abs=6e-5)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(3, 7), (50, 100), (1, 2), (99, 100)])
+def test_the_ends_of_wilson_are_where_the_score_test_just_rejects(successes, n):
+    for end in wilson(successes, n, z=1.5):
+        assert abs(successes / n - end) / math.sqrt(end * (1 - end) / n) == pytest.approx(1.5)
+
+
+def test_wilson_refuses_more_successes_than_trials():
+    with pytest.raises(ValueError, match="3 successes of 2"):
+        wilson(3, 2)
+
+
+def test_every_number_is_as_worked_by_hand():
+    numbers = filled(WON, LOST, CUT, CRASHED).compute()
+    assert numbers["n"] == 3
+    assert numbers["success"] == pytest.approx(1 / 3)
+    assert (numbers["success_low"], numbers["success_high"]) == wilson(1, 3)
+    assert numbers["return"] == pytest.approx(1 / 3)
+    assert numbers["turns"] == 2  # (2 + 1 + 3) / 3
+    assert numbers["invalid_rate"] == pytest.approx(1 / 5)  # five played actions, the first of WON invalid
+    assert numbers["unfinished_rate"] == pytest.approx(1 / 6)
+    assert numbers["action_tokens"] == 2
+    assert numbers["failures"] == 1
+    assert numbers["failure/environment_crash"] == 1
+    assert numbers["failure/environment_died"] == 0
+    assert numbers["stop/lost"] == pytest.approx(1 / 3)
+    assert sum(v for k, v in numbers.items() if k.startswith("stop/")) == pytest.approx(1)
+    assert (numbers["success/tier=easy"], numbers["n/tier=easy"]) == (0.5, 2)
+    assert (numbers["success/tier=hard"], numbers["n/tier=hard"]) == (0, 1)
+
+
+def test_batches_add_up_and_reset_forgets():
+    metrics = filled(WON, CRASHED)
+    metrics.update([LOST, CUT], [Outcome()(LOST), Outcome()(CUT)])
+    assert metrics.compute() == filled(WON, LOST, CUT, CRASHED).compute()
+    metrics.reset()
+    metrics.update([LOST], [Outcome()(LOST)])
+    assert metrics.compute() == pytest.approx(filled(LOST).compute(), nan_ok=True)
+
+
+def test_only_failures_give_counts_and_no_rates():
+    numbers = filled(CRASHED, CRASHED).compute()
+    assert (numbers["n"], numbers["failures"]) == (0, 2)
+    assert math.isnan(numbers["success"])
+    assert math.isnan(numbers["turns"])
+    assert not [name for name in numbers if "=" in name]
+
+
+def test_rewards_that_do_not_match_the_episodes_are_refused():
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        EpisodeMetrics().update([WON, CRASHED], [Outcome()(WON), Outcome()(WON)])
+
+
+def _rank(rank: int, folder: str) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    numbers = filled(*((WON, CRASHED) if rank == 0 else (LOST, CUT))).compute()
+    with open(f"{folder}/{rank}", "wb") as file:
+        pickle.dump(numbers, file)
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not distributed.is_available(), reason="torch was built without distributed")
+def test_two_ranks_compute_the_numbers_of_all_episodes(tmp_path):
+    multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)
+    for rank in (0, 1):
+        numbers = pickle.loads((tmp_path / str(rank)).read_bytes())
+        assert numbers == pytest.approx(filled(WON, LOST, CUT, CRASHED).compute())
