@@ -43,8 +43,10 @@ class SupervisedStage:
 class AgentCLI(LightningCLI):
     """Parses and instantiates; each command then calls what it needs. The Trainer is made once per stage, by `trainer_for`."""
 
-    def __init__(self, args: Sequence[str] | None, extra: Callable[[LightningArgumentParser], None]) -> None:
-        self._extra = extra
+    datamodule: RolloutDataModule
+    model: AgentModule
+
+    def __init__(self, args: Sequence[str] | None) -> None:
         given = list(sys.argv[1:] if args is None else args)
         super().__init__(
             AgentModule,
@@ -77,7 +79,6 @@ class AgentCLI(LightningCLI):
                 "trainer.devices": 1,
             }
         )
-        self._extra(parser)
 
     def instantiate_classes(self) -> None:
         """Everything but the Trainer; no model is loaded by it."""

@@ -6,8 +6,10 @@ A new algorithm is one subclass that says how episodes are credited (`credit`) a
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -166,7 +168,11 @@ class AgentModule(LightningModule):
         return [{"params": list(self.policy.trainable.values())}]
 
     def on_fit_start(self) -> None:
-        """Keep the reference policy; a resumed run has it from the checkpoint."""
+        """Keep the reference policy; a resumed run has it from the checkpoint, and the base model is kept earlier."""
+        self.keep_reference()
+
+    def keep_reference(self) -> None:
+        """The policy as it is now becomes the reference, if one is needed and there is none yet."""
         if self.kl.used and self.reference is None:
             self.reference = self.policy.snapshot()
 
@@ -237,6 +243,22 @@ class AgentModule(LightningModule):
             "reference": dict(self.reference) if self.reference is not None else None,
             "kl_coefficient": self.kl_coefficient,
         }
+
+    def restore(self, path: Path) -> None:
+        """Take the trained weights of a checkpoint, and nothing else of it.
+
+        Raises:
+            BadInput: it cannot be read without running code in it, or belongs to another algorithm or model.
+        """
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+            reason = f"cannot be read as plain tensors ({str(error).splitlines()[0]})."
+            raise BadInput(f"--ckpt_path {path}", reason, "Name a .ckpt file of a run folder.") from error
+        kept = self.reference, self.kl_coefficient
+        self.on_load_checkpoint(checkpoint)
+        self.reference, self.kl_coefficient = kept
+        self.load_state_dict(checkpoint["state_dict"], strict=False)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of something else.

@@ -47,6 +47,12 @@ class _Session:
             while self.outbox:
                 self.outbox = self.outbox[self.connection.send(self.outbox) :]
 
+    def hang_up(self) -> None:
+        """Be heard even where a forked copy of this process still holds the connection."""
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.connection.close()
+
     def receive(self) -> bool:
         """What is there; whether the message is complete. Raises `ConnectionError` if the other end is closed."""
         part = self.connection.recv(1 << 16)
@@ -63,6 +69,7 @@ class EnvPool:
 
     Every call takes many sessions, lets them work at the same time and returns when all answered or were given up, with
     a `Failure` in the place of each answer that did not come. A failed session is started afresh by its next reset.
+    Not for several threads at once.
 
     Args:
         environment: a picklable environment whose class other processes can import.
@@ -141,11 +148,13 @@ class EnvPool:
 
     def close(self) -> None:
         """End every process; the pool may be used again afterwards."""
+        if os.getpid() != self._owner:  # a forked copy of the pool has no business with them
+            return
         for session in self._sessions.values():
-            session.connection.close()
+            session.hang_up()
         self._sessions.clear()
         helper, self._helper = self._helper, None
-        if helper is not None and os.getpid() == self._owner:  # a forked copy of the pool has no business with them
+        if helper is not None:
             helper.close()
 
     def _must_be_playing(self, numbers: Iterable[int]) -> None:
@@ -181,7 +190,7 @@ class EnvPool:
 
     def _drop(self, number: int, grace: float) -> str:
         session = self._sessions.pop(number)
-        session.connection.close()
+        session.hang_up()
         return self._helper.end(session.pid, grace) if self._helper is not None else ""
 
     def _ask(self, requests: Requests, timeout: float) -> dict[int, object]:

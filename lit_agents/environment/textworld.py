@@ -11,8 +11,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -195,7 +194,7 @@ class _Game:
         """The full state of the game, after the same commands."""
         if self._shadow is None:
             tracked = _textworld().EnvInfos(policy_commands=True, admissible_commands=True)
-            with _quiet():
+            with warnings.catch_warnings(action="ignore"):
                 self._shadow = _textworld().start(self.path, request_infos=tracked)
         if self._shadow_played < 0:
             self._shadow_state, self._shadow_played = self._shadow.reset(), 0
@@ -215,7 +214,7 @@ class _Game:
         if status := STATUS.search(feedback):
             self._room, feedback = status["room"], feedback[: status.start()]
         text = HEADING.sub("", TRACE.sub("", feedback.partition(AFTER_THE_END)[0]))
-        return f"{self._room}: " + "\n".join(line.strip() for line in text.splitlines() if line.strip())
+        return f"{self._room}: " + "\n".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
 
 
 def _command(action: str) -> tuple[str, str]:
@@ -238,17 +237,9 @@ def _interpreter(path: str) -> Any:
 
     env = Inform7Data(JerichoEnv(infos))
     env.seed(0)  # by default the interpreter's random numbers depend on the time
-    with _quiet():
+    with warnings.catch_warnings(action="ignore"):  # it cannot read the score from memory; it is read from the text
         env.load(path)
     return env
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the interpreter's warning that it cannot read the score from memory: it is read from the text."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _textworld() -> ModuleType:

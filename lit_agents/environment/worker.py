@@ -27,7 +27,7 @@ from lit_agents.errors import BadInput
 
 HEADER = struct.Struct("!Q")  # length of the pickle that follows
 ORDER = struct.Struct("!cqd")  # what the helper is to do: code, process id, seconds of grace
-REPLY = struct.Struct("!q")  # process id, or the exit status as `os.waitpid` gives it; negative: an error number
+REPLY = struct.Struct("!q")  # process id, or exit status as `os.waitpid` gives it; negative: an error number
 UNKNOWN_STATUS = -1
 PR_SET_PDEATHSIG = 1
 WAY_OUT = "The class must be importable by its full path in a fresh interpreter and picklable before its first reset."
@@ -110,6 +110,8 @@ class Helper:
 
     def close(self) -> None:
         """End the helper and whatever it still holds; wait for it."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # heard even where a forked copy of this process holds it open
         self._socket.close()
         try:
             self._process.wait(timeout=10)
@@ -227,7 +229,6 @@ def _session(environment: TextEnvironment, connection: socket.socket, helper: in
                 send(connection, _answer(environment, *pickle.loads(receive(connection))))
         with contextlib.suppress(BaseException):
             environment.close()
-        with contextlib.suppress(BaseException):
             sys.stdout.flush()
     os._exit(0)
 

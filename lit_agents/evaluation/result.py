@@ -65,6 +65,15 @@ class Result:
             int(numbers["failures"]), conditions, {k: v for k, v in numbers.items() if v == v},
         )  # fmt: skip
 
+    def as_json(self) -> dict[str, Any]:
+        """For ``summary.json``."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> Result:
+        """The inverse."""
+        return Result(**{**content, "conditions": Conditions(**content["conditions"])})
+
     def row(self) -> list[str]:
         """For a table a person reads: success, n, interval, turns."""
         return [f"{self.rate:.3f}", str(self.n), f"{self.low:.3f} - {self.high:.3f}", f"{self.turns:.2f}"]

@@ -19,6 +19,7 @@ from lit_agents.algorithm.module import AgentModule
 from lit_agents.environment.base import TextEnvironment
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import CausalLMPolicy
+from lit_agents.policy.chat import ChatFormat
 from lit_agents.policy.engine.base import Engine
 from lit_agents.policy.engine.transformers import TransformersEngine
 from lit_agents.policy.sampling import Sampling
@@ -89,7 +90,7 @@ class RolloutDataModule(LightningDataModule):
         Raises:
             BadInput: they cannot be had, or cannot supply what the reward needs.
         """
-        found = self.environment.tasks(self.tasks, name, self.counts[name] if count is None else count)
+        found = self.environment.tasks(self.tasks, name, count or self.counts[name])
         self.reward.check(found)
         return found
 
@@ -131,10 +132,21 @@ class RolloutDataModule(LightningDataModule):
         self.module.temperature = 1.0 if self.module.demonstrated else self.sampling.temperature
         self.open(self.module.policy)
 
+    def preflight(self, chat: ChatFormat, **splits: int | None) -> None:
+        """Before any model is loaded: are the tasks there, do they fit the reward, do first messages fit the context?
+
+        Raises:
+            BadInput: by the name of the file or flag.
+        """
+        self.stage = self.stage or Stage(self.environment, chat, self.limits)
+        for name, count in splits.items():
+            self.stage.check(self.split(name, count), max(self.sampling.max_tokens, self.evaluation.max_tokens))
+
     def open(self, policy: CausalLMPolicy) -> Stage:
-        """Start the environments and attach the engine, once."""
-        if self.stage is None:
-            self.stage = Stage(self.environment, policy, self.engine, self.limits)
+        """Load the policy, start the environments and attach the engine, once."""
+        policy.load()
+        self.stage = self.stage or Stage(self.environment, policy.chat, self.limits)
+        self.stage.attach(self.engine, policy)
         return self.stage
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from lit_agents.environment.base import TextEnvironment
 from lit_agents.environment.pool import EnvPool
 from lit_agents.policy.causal_lm import CausalLMPolicy
+from lit_agents.policy.chat import ChatFormat
 from lit_agents.policy.engine.base import Engine
 from lit_agents.policy.sampling import Sampling
 from lit_agents.rollout.collector import Collector, Job
@@ -21,12 +22,27 @@ Progress = Callable[[str, int, int], None]
 class Stage:
     """Plays episodes for training, validation, test and demonstration alike."""
 
-    def __init__(self, environment: TextEnvironment, policy: CausalLMPolicy, engine: Engine, limits: Limits) -> None:
-        self._policy, self._limits = policy, limits
+    def __init__(self, environment: TextEnvironment, chat: ChatFormat, limits: Limits) -> None:
+        self._chat, self._limits = chat, limits
         self._pool = EnvPool(
             environment, limits.concurrent, step_timeout=limits.step_timeout, reset_timeout=limits.reset_timeout
         )
-        engine.attach(policy, limits.concurrent, limits.context)
+        self._attached = False
+
+    def attach(self, engine: Engine, policy: CausalLMPolicy) -> None:
+        """Give the engine its memory, once."""
+        if not self._attached:
+            engine.attach(policy, self._limits.concurrent, self._limits.context)
+            self._attached = True
+
+    def check(self, tasks: Sequence[Task], max_tokens: int, samples: int = 8) -> None:
+        """Begin a few episodes and see whether their first messages fit.
+
+        Raises:
+            BadInput: the context is too short, or the first task cannot be begun at all.
+        """
+        collector = Collector(self._pool, self._chat, self._limits, max_tokens)
+        collector.check(tasks[: min(samples, self._limits.concurrent)])
 
     def play(self, jobs: Sequence[Job], player: Player, max_tokens: int, progress: Progress) -> list[Episode]:
         """Episodes in the order of the jobs."""
@@ -37,7 +53,7 @@ class Stage:
             done += count
             progress("playing", done, len(jobs))
 
-        collector = Collector(self._pool, self._policy.chat, self._limits, max_tokens, ended)
+        collector = Collector(self._pool, self._chat, self._limits, max_tokens, ended)
         return collector.collect(jobs, player)
 
     def evaluate(

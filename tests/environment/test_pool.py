@@ -198,6 +198,24 @@ def test_after_an_interrupted_call_no_late_answer_is_taken_for_another(pool: Env
     assert pool.step({0: "look"})[0] == Transition(str(pid), 0.0)
 
 
+def test_a_fork_of_the_caller_neither_ends_the_sessions_nor_keeps_them() -> None:
+    pool = EnvPool(Puppet(), 2)
+    pids = reset(pool, 0, 1)
+    fork = os.fork()
+    if fork == 0:
+        pool.close()
+        time.sleep(60)
+        os._exit(0)
+    try:
+        assert not until(lambda: not all(map(alive, pids)), seconds=0.3)
+        begin = time.monotonic()
+        pool.close()
+        assert time.monotonic() - begin < 2.0 and not any(map(alive, pids))
+    finally:
+        os.kill(fork, signal.SIGKILL)
+        os.waitpid(fork, 0)
+
+
 def test_the_pool_survives_its_helper(pool: EnvPool) -> None:
     pids = reset(pool, 0, 1)
     helper = int(Path(f"/proc/{pids[0]}/stat").read_text().rpartition(")")[2].split()[1])
@@ -219,7 +237,9 @@ with EnvPool(Puppet(), 4, step_timeout=600) as pool:
 """
 
 
-@pytest.mark.parametrize(("sign", "to_group"), [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGINT, True)])
+@pytest.mark.parametrize(
+    ("sign", "to_group"), [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGINT, True)]
+)
 def test_nothing_is_left_when_the_caller_is_ended(sign: signal.Signals, to_group: bool) -> None:
     command = [sys.executable, "-c", SCRIPT]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as caller:

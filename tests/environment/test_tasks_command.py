@@ -1,0 +1,68 @@
+"""python -m lit_agents.tasks: what it prints, and how it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lit_agents.environment.textworld import TextWorld
+from lit_agents.environment.toy import CorridorWorld
+from lit_agents.tasks import environment_class, expert_wins, main
+
+
+def test_a_module_or_a_class_path_names_an_environment() -> None:
+    assert environment_class("textworld") is TextWorld
+    assert environment_class("lit_agents.environment.toy.CorridorWorld") is CorridorWorld
+
+
+def test_the_set_is_summed_up(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["lit_agents.environment.toy.CorridorWorld", "--spec", "n5", "--count", "12"]
+    assert main(arguments) == 0
+    first = capsys.readouterr().out
+    assert "12 tasks of n5, split train" in first and "the expert won 10 of 10 played" in first
+    assert main(arguments) == 0 and capsys.readouterr().out == first
+
+
+def test_arguments_of_the_environment_are_flags(games_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("textworld")
+    arguments = ["--spec", "w2-o3-q4", "--count", "4", "--folder", str(games_folder), "--workers", "2"]
+    assert main(["textworld", *arguments]) == 0
+    assert f"in {games_folder / 'w2-o3-q4' / 'train'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["toy", "--spec", "n5", "--count", "1"], "should hold one environment and holds 2"),
+        (["nowhere", "--spec", "n5", "--count", "1"], "it cannot be imported"),
+        (["textworld", "--spec", "house", "--count", "1"], "'house' names no TextWorld games"),
+    ],
+)
+def test_refusals_are_one_paragraph(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_without_an_expert_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = CorridorWorld()
+    monkeypatch.setattr("lit_agents.tasks.EnvPool", NoExpertPool)
+    assert expert_wins(world, world.tasks("n5", "train", 2)) is None
+
+
+class NoExpertPool:
+    """Answers as a pool of worlds that have no expert."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __enter__(self) -> NoExpertPool:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def reset(self, tasks: dict[int, object]) -> dict[int, object]:
+        return {}
+
+    def ask_expert(self, sessions: dict[int, object]) -> dict[int, None]:
+        return dict.fromkeys(sessions)
