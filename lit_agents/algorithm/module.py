@@ -184,9 +184,9 @@ class AgentModule(LightningModule):
         """Everything trained in this epoch must have been sampled with these weights."""
         self._sums, self._expected_version = {}, self.global_step
 
-    def transfer_batch_to_device(self, batch: TokenBatch, device: torch.device, dataloader_idx: int) -> TokenBatch:
-        """Frozen dataclasses move themselves."""
-        return batch.to(device)
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Frozen dataclasses move themselves; validation episodes stay where they are."""
+        return batch.to(device) if isinstance(batch, TokenBatch) else batch
 
     def training_step(self, batch: TokenBatch) -> Tensor:
         """One micro-batch. Its losses add up over the accumulated micro-batches of an optimizer step.
