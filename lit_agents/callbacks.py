@@ -27,7 +27,13 @@ class EpisodeRecorder(Callback):
         self._validated: tuple[Sequence[Episode], Sequence[TurnRewards]] = ((), ())
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Measure validation episodes; ``validation/success`` chooses the checkpoint."""
         episodes, rewards = batch

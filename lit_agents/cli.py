@@ -37,7 +37,9 @@ class SupervisedStage:
         """Refuse what cannot be."""
         for name in ("demonstrations", "epochs", "minibatches", "micro_batches"):
             if getattr(self, name) < 1:
-                raise BadInput(f"sft.{name}", f"{getattr(self, name)} is below 1.", "Set sft to null for no such stage.")
+                raise BadInput(
+                    f"sft.{name}", f"{getattr(self, name)} is below 1.", "Set sft to null for no such stage."
+                )
 
 
 class AgentCLI(LightningCLI):
@@ -95,7 +97,9 @@ class AgentCLI(LightningCLI):
         settings = {**self.value("trainer").as_dict(), **changes}
         own = settings.pop("callbacks") or []
         logger = settings.pop("logger")
-        own_loggers = [] if isinstance(logger, bool) or logger is None else logger if isinstance(logger, list) else [logger]
+        own_loggers = (
+            [] if isinstance(logger, bool) or logger is None else logger if isinstance(logger, list) else [logger]
+        )
         own = copy.deepcopy(own if isinstance(own, list) else [own])  # each stage has callbacks of its own
         return Trainer(**settings, callbacks=[*own, *callbacks], logger=[*own_loggers, *loggers])
 

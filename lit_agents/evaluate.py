@@ -42,7 +42,7 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, Result]:
     cli = AgentCLI(args)
     data, module, checkpoint = cli.datamodule, cli.model, cli.value("ckpt_path")
     try:
-        data.preflight(module.policy.chat, "test")
+        data.preflight(module.policy.chat, test=None)
         data.open(module.policy)
         module.configure_model()
         if checkpoint:
@@ -52,7 +52,9 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, Result]:
         results = {name: measure(data, module, player)[0] for name, player in players.items()}
     finally:
         data.close()
-    title = f"{data.tasks}, {data.limits.turns} turns, {checkpoint or 'untouched model'}, {results['policy'].conditions}"
+    title = (
+        f"{data.tasks}, {data.limits.turns} turns, {checkpoint or 'untouched model'}, {results['policy'].conditions}"
+    )
     print_table(title, results)
     return results
 

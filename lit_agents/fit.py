@@ -72,13 +72,19 @@ class Run:
         where = self.folder.checkpoints(name)
         best = ModelCheckpoint(where, "best", monitor="validation/success", mode="max", enable_version_counter=False)
         last = ModelCheckpoint(where, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-        watchers: list[Any] = [EpisodeRecorder(data, self.folder, self.metrics, name), TerminalProgress(data, name), last]
+        watchers: list[Any] = [
+            EpisodeRecorder(data, self.folder, self.metrics, name),
+            TerminalProgress(data, name),
+            last,
+        ]
         if changes.get("limit_val_batches") != 0:
             watchers.append(best)
         trainer = self.cli.trainer_for(watchers, [self.metrics], **changes)
         with data.ledger.clock(name):
             try:
-                trainer.fit(module, datamodule=data, ckpt_path=self.checkpoint if at == name else None, weights_only=True)
+                trainer.fit(
+                    module, datamodule=data, ckpt_path=self.checkpoint if at == name else None, weights_only=True
+                )
             except SystemExit as error:  # Lightning turns Ctrl-C into an exit
                 raise KeyboardInterrupt from error
         if best.best_model_path:

@@ -63,7 +63,7 @@ class RunFolder:
             if not found:
                 where = folder or RUNS / f"{name}-*"
                 raise BadInput("--ckpt_path last", f"{where} holds no checkpoint.", "Start again without --ckpt_path.")
-            return RunFolder(folder), found[-1]
+            return RunFolder(found[-1].parents[2]), found[-1]
         path = Path(checkpoint)
         if not path.is_file():
             raise BadInput(f"--ckpt_path {checkpoint}", "there is no such file.", "Name a .ckpt file, or last.")

@@ -24,7 +24,8 @@ class StopReason(Enum):
     """Why an episode ended. Exactly one of ``is_terminal``, ``is_truncated`` and ``is_failure`` holds for each.
 
     The turn limit is terminal: the step budget is part of the task (the prompt's world ends there), so nothing is left to
-    be earned after it. A truncated episode was cut before its world ended; it is trained on with the reward it had. A failure is the world's fault: it is in no baseline, no loss and no rate.
+    be earned after it. A truncated episode was cut before its world ended; it is trained on with the reward it had. A
+    failure is the world's fault: it is in no baseline, no loss and no rate.
     """
 
     WON = "won"

@@ -91,7 +91,7 @@ class AgentModule(LightningModule):
         self,
         policy: CausalLMPolicy,
         optimizer: OptimizerCallable = torch.optim.AdamW,
-        kl: KL = KL(),  # noqa: B008 - frozen, so sharing one default is safe
+        kl: KL = KL(),
         clip: float = 0.2,
         dual_clip: float | None = 3.0,
     ) -> None:

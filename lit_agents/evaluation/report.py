@@ -32,7 +32,10 @@ def draw_curve(metrics_csv: Path, picture: Path, results: Mapping[str, Result]) 
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for column, label, style in (("rollout/success", "training rollouts", "-"), ("validation/success", "validation", "o--")):
+    for column, label, style in (
+        ("rollout/success", "training rollouts", "-"),
+        ("validation/success", "validation", "o--"),
+    ):
         points = [(int(row["iteration"]), float(row[column])) for row in rows if row.get(column)]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label)

@@ -34,7 +34,15 @@ def register() -> None:
 
 
 def _forward(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *, scaling: float, attend: Attend, **_: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    *,
+    scaling: float,
+    attend: Attend,
+    **_: Any,
 ) -> tuple[Tensor, None]:
     return attend(module.layer_idx, query, key, value, scaling), None
 

@@ -30,7 +30,7 @@ class LoRA:
 
     rank: int = 16
     """Rank of the update of each matrix."""
-    alpha: float = 32.0
+    alpha: int = 32
     """The update is scaled by alpha / rank."""
     targets: tuple[str, ...] = LINEARS
     """Names of the linear layers that get one."""
@@ -81,7 +81,9 @@ class CausalLMPolicy(nn.Module):
             way_out = "Use dtype float32 (with trainer.precision bf16-mixed for speed), or set policy lora."
             raise BadInput("policy.dtype=bfloat16", reason, way_out)
         if lora is not None and lora.rank < 1:
-            raise BadInput(f"policy.lora.rank={lora.rank}", "an adapter needs a rank of at least 1.", "Set it to 8 or 16.")
+            raise BadInput(
+                f"policy.lora.rank={lora.rank}", "an adapter needs a rank of at least 1.", "Set it to 8 or 16."
+            )
         self.weights, self.dtype, self.lora = weights, getattr(torch, dtype), lora
         self.system, self.thinking, self.gradient_checkpointing = system, thinking, gradient_checkpointing
         self.model: nn.Module | None = None
@@ -109,15 +111,14 @@ class CausalLMPolicy(nn.Module):
             return
         from transformers import AutoConfig, AutoModelForCausalLM
 
+        models: Any = AutoModelForCausalLM
         register()
         if device == "meta":
             with torch.device("meta"):
                 config = AutoConfig.from_pretrained(self.folder)
-                self.model = AutoModelForCausalLM.from_config(config, dtype=self.dtype, attn_implementation=ATTENTION)
+                self.model = models.from_config(config, dtype=self.dtype, attn_implementation=ATTENTION)
         else:
-            self.model = AutoModelForCausalLM.from_pretrained(
-                self.folder, dtype=self.dtype, attn_implementation=ATTENTION
-            )
+            self.model = models.from_pretrained(self.folder, dtype=self.dtype, attn_implementation=ATTENTION)
         if self.lora is not None:
             self._adapt(self.lora)
         if self.gradient_checkpointing:

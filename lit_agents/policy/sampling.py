@@ -31,7 +31,9 @@ class Sampling:
         if self.temperature < 0:
             raise BadInput("sampling.temperature", f"{self.temperature} is below 0.", "Use 0 for greedy, 1 to sample.")
         if self.max_tokens < 1:
-            raise BadInput("sampling.max_tokens", f"{self.max_tokens} leaves no token to sample.", "Set it to 16 or more.")
+            raise BadInput(
+                "sampling.max_tokens", f"{self.max_tokens} leaves no token to sample.", "Set it to 16 or more."
+            )
         if not 0 < self.top_p <= 1:
             raise BadInput("sampling.top_p", f"{self.top_p} is not above 0 and at most 1.", "Use 1 to keep all tokens.")
         if self.top_k < 0:
@@ -47,7 +49,9 @@ class Sampling:
             raise BadInput(f"{flag}.temperature", "greedy actions have no gradient and no variety.", "Set it to 1.")
         if self.top_p < 1 or self.top_k > 0:
             reason = "the loss is of the whole distribution, so the actions must be drawn from it untruncated."
-            raise BadInput(f"{flag}.top_p / top_k", reason, "Set top_p to 1 and top_k to 0; truncate in evaluation only.")
+            raise BadInput(
+                f"{flag}.top_p / top_k", reason, "Set top_p to 1 and top_k to 0; truncate in evaluation only."
+            )
 
 
 def stream(*key: object) -> np.random.Generator:
@@ -70,7 +74,9 @@ def log_distribution(logits_BV: Tensor, sampling: Sampling) -> Tensor:
     return torch.log_softmax(logprobs_BV.masked_fill(dropped_BV, float("-inf")), dim=-1)
 
 
-def draw(logits_BV: Tensor, sampling: Sampling, streams: Sequence[np.random.Generator]) -> tuple[list[int], list[float]]:
+def draw(
+    logits_BV: Tensor, sampling: Sampling, streams: Sequence[np.random.Generator]
+) -> tuple[list[int], list[float]]:
     """One token per row by inverting the distribution function at the row's own next random number.
 
     Returns:

@@ -59,7 +59,13 @@ class Collector:
         max_tokens: int,
         progress: Callable[[int], None] = lambda ended: None,
     ) -> None:
-        self._pool, self._chat, self._limits, self._max_tokens, self._progress = pool, chat, limits, max_tokens, progress
+        self._pool, self._chat, self._limits, self._max_tokens, self._progress = (
+            pool,
+            chat,
+            limits,
+            max_tokens,
+            progress,
+        )
 
     def collect(self, jobs: Sequence[Job], player: Player) -> list[Episode]:
         """Play every job to its end.
@@ -160,8 +166,6 @@ class Collector:
 
     def _append(self, draft: _Draft, choice: Choice, version: int, signals: Mapping[str, Signal]) -> None:
         draft.turns.append(
-            Turn(
-                draft.observation, draft.observation_ids, choice.text, choice.ids, choice.logprobs, version, signals
-            )
+            Turn(draft.observation, draft.observation_ids, choice.text, choice.ids, choice.logprobs, version, signals)
         )
         draft.ids += choice.ids

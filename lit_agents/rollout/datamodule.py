@@ -96,9 +96,7 @@ class RolloutDataModule(LightningDataModule):
 
     def demonstrations(self, count: int, minibatches: int, micro_batches: int) -> RolloutDataModule:
         """The same world for a supervised stage: ``count`` expert episodes, each its own group, in one ledger."""
-        schedule = replace(
-            Schedule(), tasks=count, group_size=1, minibatches=minibatches, micro_batches=micro_batches
-        )
+        schedule = replace(Schedule(), tasks=count, group_size=1, minibatches=minibatches, micro_batches=micro_batches)
         other = RolloutDataModule(
             self.environment, self.tasks, self.reward, count, self.counts["validation"], self.counts["test"],
             schedule, self.limits, self.sampling, self.evaluation, self.engine, self.seed,
@@ -125,7 +123,9 @@ class RolloutDataModule(LightningDataModule):
         assert self.trainer is not None
         self.schedule.check(self.module.compares_group, self.trainer.world_size)
         if self.trainer.accumulate_grad_batches != self.schedule.micro_batches:
-            reason = f"is {self.trainer.accumulate_grad_batches}, data.schedule.micro_batches {self.schedule.micro_batches}."
+            reason = (
+                f"is {self.trainer.accumulate_grad_batches}, data.schedule.micro_batches {self.schedule.micro_batches}."
+            )
             raise BadInput("trainer.accumulate_grad_batches", reason, "Leave it out: it follows micro_batches.")
         name = "sft" if self.module.demonstrated else "train"
         self._sampler = TaskSampler(self.split(name, self.counts["train"]), self.seed, self.schedule.tasks)
@@ -246,7 +246,9 @@ class _Sized(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         if get_worker_info() is not None:
-            raise RuntimeError("rollouts must be collected in the trainer's process: a loader worker has a stale policy")
+            raise RuntimeError(
+                "rollouts must be collected in the trainer's process: a loader worker has a stale policy"
+            )
         items = list(self._make())  # Lightning asks for no item beyond the length, so this is the place to count
         if len(items) != self._length:
             raise RuntimeError(f"{len(items)} batches made where {self._length} were promised; other ranks would hang")

@@ -103,7 +103,10 @@ class Recruiter:
         failures: list[Episode] = []
         for attempt in range(self.schedule.retries + 1):
             open_ = [i for i in range(len(places)) if i not in episodes or episodes[i].stop.is_failure]
-            jobs = [Job(places[i][1], places[i][2], (*key, places[i][0], places[i][1].id, places[i][2], attempt)) for i in open_]
+            jobs = [
+                Job(places[i][1], places[i][2], (*key, places[i][0], places[i][1].id, places[i][2], attempt))
+                for i in open_
+            ]
             if not jobs:
                 break
             for i, episode in zip(open_, self.play(jobs), strict=True):

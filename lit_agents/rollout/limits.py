@@ -26,4 +26,6 @@ class Limits:
         """Refuse what cannot be."""
         for name in ("turns", "context", "concurrent", "step_timeout", "reset_timeout"):
             if getattr(self, name) <= 0:
-                raise BadInput(f"data.limits.{name}", f"{getattr(self, name)} is not above 0.", "Give it a positive value.")
+                raise BadInput(
+                    f"data.limits.{name}", f"{getattr(self, name)} is not above 0.", "Give it a positive value."
+                )

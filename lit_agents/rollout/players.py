@@ -78,7 +78,7 @@ class ExpertPlayer(Player):
         answers = pool.ask_expert([s.session for s in situations])
         return [self._choice(answers[s.session]) for s in situations]
 
-    def _choice(self, answer: str | None | Failure) -> Choice | Failure:
+    def _choice(self, answer: str | Failure | None) -> Choice | Failure:
         if isinstance(answer, Failure):
             return answer
         if answer is None:

@@ -23,7 +23,9 @@ class TaskSampler:
     def take(self, iteration: int, round_: int) -> list[Task]:
         """An iteration's tasks; replacements for groups without signal, in later rounds, are drawn at random."""
         if round_:
-            drawn = stream("resample", self._seed, iteration, round_).integers(len(self._tasks), size=self._per_iteration)
+            drawn = stream("resample", self._seed, iteration, round_).integers(
+                len(self._tasks), size=self._per_iteration
+            )
             return [self._tasks[int(i)] for i in drawn]
         first = iteration * self._per_iteration
         return [self._at(position) for position in range(first, first + self._per_iteration)]

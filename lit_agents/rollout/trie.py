@@ -42,7 +42,8 @@ class _Growing:
 
 def action_places(episode: Episode) -> list[int]:
     """(A,) where in `Episode.token_ids` the action tokens stand."""
-    places, position = [], 0
+    places: list[int] = []
+    position = 0
     for turn in episode.turns:
         position += len(turn.observation_ids)
         places += range(position, position + len(turn.action_ids))

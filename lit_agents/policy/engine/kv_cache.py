@@ -87,7 +87,9 @@ class DecodeAttention:
         for first, last in pairwise(cuts):
             lengths = torch.tensor([s.start + 1 for s in spans[first:last]], device=cache.keys.device)
             sees = torch.arange(int(lengths.max()), device=lengths.device)[None] < lengths[:, None]
-            bias = torch.zeros(sees.shape, dtype=cache.keys.dtype, device=sees.device).masked_fill_(~sees, float("-inf"))
+            bias = torch.zeros(sees.shape, dtype=cache.keys.dtype, device=sees.device).masked_fill_(
+                ~sees, float("-inf")
+            )
             self._runs.append((first, last, spans[first].slot, bias[:, None, None]))
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -99,7 +101,7 @@ class DecodeAttention:
             stop = slot + last - first
             k = self._cache.keys[layer, slot:stop, :, : bias.shape[-1]]
             v = self._cache.values[layer, slot:stop, :, : bias.shape[-1]]
-            q = rows[first:last].unflatten(1, (kv_heads, -1))
+            q = rows[first:last].reshape(last - first, kv_heads, -1, rows.shape[-1])
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
             out[first:last] = attended.flatten(1, 2)
         return out[None]
