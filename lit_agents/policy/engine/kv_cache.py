@@ -31,8 +31,9 @@ class KVCache:
 
     def __init__(self, layers: int, slots: int, kv_heads: int, context: int, width: int, like: Tensor) -> None:
         shape = (layers, slots, kv_heads, context, width)
-        self.keys = torch.empty(shape, dtype=like.dtype, device=like.device)
-        self.values = torch.empty(shape, dtype=like.dtype, device=like.device)
+        # zeros, not empty: a masked place is still read, and garbage there could be NaN, which no mask removes
+        self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        self.values = torch.zeros(shape, dtype=like.dtype, device=like.device)
 
     def copy(self, source: int, target: int, start: int, stop: int) -> None:
         """Give one slot the tokens [start, stop) of another."""
@@ -42,11 +43,6 @@ class KVCache:
     def write(self, layer: int, spans: Sequence[Span], key: Tensor, value: Tensor) -> None:
         """Store (1, kv heads, S, D) keys and values of a flat sequence."""
         for store, new in ((self.keys[layer], key[0]), (self.values[layer], value[0])):
-            if all(span.length == 1 for span in spans):  # one indexed write instead of one small write per span
-                slots = torch.tensor([s.slot for s in spans], device=new.device)
-                starts = torch.tensor([s.start for s in spans], device=new.device)
-                store[slots, :, starts] = new.transpose(0, 1).to(store.dtype)
-                continue
             for s in spans:
                 store[s.slot, :, s.start : s.start + s.length] = new[:, s.offset : s.offset + s.length]
 
@@ -81,11 +77,13 @@ class DecodeAttention:
     """One new token for each of several conversations. Neighbouring slots are attended in one call, in place."""
 
     def __init__(self, cache: KVCache, spans: Sequence[Span]) -> None:
-        self._cache, self._spans = cache, spans
+        self._cache = cache
         cuts = [0, *(i for i in range(1, len(spans)) if spans[i].slot != spans[i - 1].slot + 1), len(spans)]
+        self._slots = torch.tensor([s.slot for s in spans], device=cache.keys.device)
+        self._starts = torch.tensor([s.start for s in spans], device=cache.keys.device)
         self._runs = []
         for first, last in pairwise(cuts):
-            lengths = torch.tensor([s.start + 1 for s in spans[first:last]], device=cache.keys.device)
+            lengths = self._starts[first:last] + 1
             sees = torch.arange(int(lengths.max()), device=lengths.device)[None] < lengths[:, None]
             bias = torch.zeros(sees.shape, dtype=cache.keys.dtype, device=sees.device).masked_fill_(
                 ~sees, float("-inf")
@@ -94,7 +92,8 @@ class DecodeAttention:
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See `lit_agents.policy.attention.Attend`."""
-        self._cache.write(layer, self._spans, key, value)
+        for store, new in ((self._cache.keys[layer], key[0]), (self._cache.values[layer], value[0])):
+            store[self._slots, :, self._starts] = new.transpose(0, 1).to(store.dtype)
         kv_heads, rows = key.shape[1], query[0].transpose(0, 1)  # (S, heads, D): one query per conversation
         out = torch.empty_like(rows)
         for first, last, slot, bias in self._runs:
