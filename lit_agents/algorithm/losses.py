@@ -23,8 +23,16 @@ def token_weights(mask_BA: Tensor, per_episode: bool) -> Tensor:
     return weights / weights.sum().clamp(min=1e-9)
 
 
+def _aligned(*columns: Tensor) -> None:
+    """Refuse columns of different shapes: (B, 1) beside (B, A), or (A,) beside (A, A), would broadcast without a word."""
+    shapes = [tuple(column.shape) for column in columns]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"the columns of a loss must have one shape, not {shapes}")
+
+
 def negative_log_likelihood(logprobs_BA: Tensor, weights_BA: Tensor) -> Tensor:
     """SFT on demonstrated action tokens."""
+    _aligned(logprobs_BA, weights_BA)
     return -(weights_BA * logprobs_BA).sum()
 
 
@@ -41,6 +49,7 @@ def clipped_surrogate(
     Returns:
         The loss, and the share of token weight on which a clip acted.
     """
+    _aligned(logprobs_BA, old_logprobs_BA, advantages_BA, weights_BA)
     ratio = (logprobs_BA - old_logprobs_BA).exp()
     plain = -advantages_BA * ratio
     clipped = -advantages_BA * ratio.clamp(1 - clip, 1 + clip)
@@ -57,6 +66,7 @@ def clipped_value(
     values_BA: Tensor, old_values_BA: Tensor, returns_BA: Tensor, weights_BA: Tensor, clip: float | None
 ) -> Tensor:
     """Half the squared error of the critic; with ``clip`` the worse of it and of the prediction held near the old one."""
+    _aligned(values_BA, old_values_BA, returns_BA, weights_BA)
     error = (values_BA - returns_BA).square()
     if clip is not None:
         held = old_values_BA + (values_BA - old_values_BA).clamp(-clip, clip)
@@ -66,11 +76,13 @@ def clipped_value(
 
 def kl_k1(logprobs_BA: Tensor, ref_logprobs_BA: Tensor) -> Tensor:
     """Unbiased estimate of KL(policy || reference) per token, in nats; useless as a loss (its gradient is 0 on average)."""
+    _aligned(logprobs_BA, ref_logprobs_BA)
     return logprobs_BA - ref_logprobs_BA
 
 
 def kl_k3(logprobs_BA: Tensor, ref_logprobs_BA: Tensor) -> Tensor:
     """Unbiased, never negative, low-variance estimate of KL(policy || reference) per token, in nats (Schulman 2020)."""
+    _aligned(logprobs_BA, ref_logprobs_BA)
     minus_d = ref_logprobs_BA - logprobs_BA
     return minus_d.exp() - 1 - minus_d
 

@@ -1,0 +1,197 @@
+"""Token trees against sets of prefixes, and how episodes are cut into batches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lit_agents.algorithm.losses import token_weights
+from lit_agents.rollout.batch import Credited, balanced, batches, columns_of
+from lit_agents.rollout.trie import action_places, token_tree
+from lit_agents.types import Episode, TokenBatch, TokenTree, TurnRewards
+from tests.rollout.handmade import episode, forest
+
+
+def ancestors(tree: TokenTree, node: int) -> list[int]:
+    """From the root to the node itself, by the rule the noun states: j is on the way to i where j <= i < ends[j]."""
+    return [j for j in range(node + 1) if node < int(tree.ends_S[j])]
+
+
+def spelled(tree: TokenTree, node: int) -> list[int]:
+    return [int(tree.ids_S[j]) for j in ancestors(tree, node)]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_conversation_is_read_back_by_walking_its_ancestors(seed: int):
+    episodes = forest(seed, episodes=7)
+    tree = token_tree(episodes)
+    for b, e in enumerate(episodes):
+        assert spelled(tree, int(tree.last_B[b])) == e.token_ids
+    for i in range(len(tree.ids_S)):
+        assert int(tree.positions_S[i]) == len(ancestors(tree, i)) - 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_there_is_one_node_per_distinct_beginning(seed: int):
+    episodes = forest(seed, episodes=9)
+    tree = token_tree(episodes)
+    prefixes = {tuple(e.token_ids[:n]) for e in episodes for n in range(1, len(e.token_ids) + 1)}
+    assert {tuple(spelled(tree, i)) for i in range(len(tree.ids_S))} == prefixes
+    assert len(tree.ids_S) == len(prefixes) < tree.tokens == sum(len(e.token_ids) for e in episodes)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_action_token_knows_what_it_was_sampled_after(seed: int):
+    episodes = forest(seed, episodes=8)
+    tree = token_tree(episodes)
+    for b, e in enumerate(episodes):
+        acted: list[tuple[list[int], int]] = []  # what was there, and the token that was sampled then
+        before: list[int] = []
+        for turn in e.turns:
+            before += turn.observation_ids
+            for token in turn.action_ids:
+                acted.append((list(before), token))
+                before.append(token)
+        assert tree.mask_BA[b].tolist() == [a < len(acted) for a in range(tree.mask_BA.shape[1])]
+        for a, (conversation, token) in enumerate(acted):
+            u = int(tree.index_BA[b, a])
+            assert spelled(tree, int(tree.sources_U[u])) == conversation and int(tree.targets_U[u]) == token
+        assert tree.index_BA[b, len(acted) :].eq(0).all()
+    pairs = list(zip(tree.sources_U.tolist(), tree.targets_U.tolist(), strict=True))
+    assert len(set(pairs)) == len(pairs)
+
+
+def test_equal_episodes_collapse_into_one():
+    single = episode([([1, 2], [3, 4]), ([5], [6])])
+    one, three = token_tree([single]), token_tree([single] * 3)
+    assert three.ids_S.tolist() == one.ids_S.tolist() == [1, 2, 3, 4, 5, 6]
+    assert three.targets_U.tolist() == [3, 4, 6] and three.index_BA.tolist() == [[0, 1, 2]] * 3
+    assert three.last_B.tolist() == [5, 5, 5] and (three.tokens, one.tokens) == (18, 6)
+
+
+def test_the_tree_of_two_branches_is_what_a_hand_draws():
+    #  1 - 2 - 3 - 4      first episode: observation 1 2, action 3 4
+    #       \- 5          second episode: observation 1 2, action 5
+    tree = token_tree([episode([([1, 2], [3, 4])]), episode([([1, 2], [5])])])
+    assert tree.ids_S.tolist() == [1, 2, 3, 4, 5]
+    assert tree.positions_S.tolist() == [0, 1, 2, 3, 2]
+    assert tree.ends_S.tolist() == [5, 5, 4, 4, 5]
+    assert tree.sources_U.tolist() == [1, 2, 1] and tree.targets_U.tolist() == [3, 4, 5]
+    assert tree.index_BA.tolist() == [[0, 1], [2, 0]] and tree.mask_BA.tolist() == [[True, True], [True, False]]
+    assert tree.last_B.tolist() == [3, 4]
+
+
+def test_an_episode_that_is_the_beginning_of_another_shares_all_its_nodes():
+    tree = token_tree([episode([([1], [2]), ([3], [4])]), episode([([1], [2])])])
+    assert tree.ids_S.tolist() == [1, 2, 3, 4] and tree.last_B.tolist() == [3, 1]
+
+
+def test_the_same_token_as_observation_and_as_action_is_one_node_and_one_target():
+    tree = token_tree([episode([([1, 2], [3])]), episode([([1], [2, 3])])])
+    assert tree.ids_S.tolist() == [1, 2, 3]
+    assert tree.index_BA.tolist() == [[0, 0], [1, 0]] and tree.sources_U.tolist() == [1, 0]
+
+
+def test_a_tree_of_nothing_is_empty():
+    tree = token_tree([])
+    assert len(tree.ids_S) == len(tree.sources_U) == tree.tokens == 0 and tree.mask_BA.shape == (0, 0)
+
+
+def test_action_places_are_those_of_the_action_tokens():
+    assert action_places(episode([([9, 9], [1, 2]), ([9], [3])])) == [2, 3, 5]
+
+
+def test_a_turns_reward_stands_on_its_last_action_token_and_none_is_lost():
+    episodes = [episode([([1, 2], [3, 4]), ([5], [6, 7, 8])]), episode([([1], [2])])]
+    rewards = [TurnRewards.of({"a": [0.25, 1.0], "b": [0.0, -0.5]}), TurnRewards.of({"a": [2.0]})]
+    columns = columns_of(episodes, rewards)
+    assert columns.rewards_BA.tolist() == [[0, 0.25, 0, 0, 0.5], [2.0, 0, 0, 0, 0]]
+    assert columns.mask_BA.tolist() == [[True] * 5, [True, False, False, False, False]]
+    assert columns.logprobs_BA.tolist() == [[-0.5] * 5, [-0.5, 0, 0, 0, 0]]
+    assert columns.rewards_BA.sum(1).tolist() == [r.total for r in rewards]
+    with pytest.raises(ValueError, match="shorter"):
+        columns_of(episodes, [rewards[1], rewards[1]])
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 5, 9])
+def test_balanced_runs_hold_every_index_once_in_order_and_are_about_equal(parts: int):
+    sizes = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8]
+    runs = balanced(sizes, parts)
+    assert len(runs) == parts and [i for run in runs for i in run] == list(range(len(sizes)))
+    assert max(sum(sizes[i] for i in run) for run in runs) <= sum(sizes) / parts + max(sizes)
+    assert balanced([], parts) == [[] for _ in range(parts)]
+
+
+def credit(episodes: list[Episode], zero: tuple[int, ...] = ()) -> Credited:
+    """Columns whose values say where they belong: 100 b + a."""
+    columns = columns_of(episodes, [TurnRewards.of({"r": [1.0] * len(e.turns)}) for e in episodes])
+    count, width = columns.mask_BA.shape
+    place_BA = torch.where(columns.mask_BA, 100.0 * torch.arange(1, count + 1)[:, None] + torch.arange(width), 0.0)
+    columns = replace(columns, logprobs_BA=-place_BA)
+    advantages_BA = place_BA.clone()
+    advantages_BA[list(zero)] = 0.0
+    return Credited(tuple(episodes), columns, advantages_BA, place_BA + 0.25, place_BA + 0.5, place_BA + 0.75, 3)
+
+
+def rows_of(batch: TokenBatch) -> list[int]:
+    """Which episodes are in it, read from their values."""
+    return [int(row[0] / 100) - 1 for row in -batch.old_logprobs_BA]
+
+
+@pytest.mark.parametrize("per_episode", [False, True])
+@pytest.mark.parametrize(("minibatches", "micro"), [(1, 1), (1, 3), (2, 2), (4, 1), (3, 7)])
+def test_every_episode_is_in_exactly_one_micro_batch_with_its_own_values(
+    minibatches: int, micro: int, per_episode: bool
+):
+    episodes = forest(3, episodes=10)
+    credited = credit(episodes)
+    order = [4, 5, 6, 0, 1, 9, 8, 7, 3, 2]
+    found = list(batches(credited, order, minibatches, micro, per_episode, skip_zero=False))
+    assert len(found) == minibatches and all(len(minibatch) == micro for minibatch in found)
+    assert [b for minibatch in found for batch in minibatch for b in rows_of(batch)] == order
+    for minibatch in found:
+        rows = [b for batch in minibatch for b in rows_of(batch)]
+        weights = token_weights(credited.columns.mask_BA[rows], per_episode)
+        assert sum(float(batch.weights_BA.sum()) for batch in minibatch) == pytest.approx(1, abs=1e-6)
+        for batch in minibatch:
+            assert batch.policy_version == 3 and batch.tree.mask_BA.shape == batch.weights_BA.shape
+            for row, b in enumerate(rows_of(batch)):
+                width = sum(len(turn.action_ids) for turn in episodes[b].turns)
+                for column, kept in (
+                    (credited.columns.logprobs_BA[b], batch.old_logprobs_BA),
+                    (credited.advantages_BA[b], batch.advantages_BA),
+                    (credited.returns_BA[b], batch.returns_BA),
+                    (credited.values_BA[b], batch.values_BA),
+                    (credited.ref_logprobs_BA[b], batch.ref_logprobs_BA),
+                    (weights[rows.index(b)], batch.weights_BA),
+                ):
+                    assert kept[row, :width].tolist() == column[:width].tolist()
+                assert spelled(batch.tree, int(batch.tree.last_B[row])) == episodes[b].token_ids
+
+
+def test_episodes_without_advantage_are_left_out_and_the_others_weigh_what_they_did():
+    episodes = forest(5, episodes=8)
+    everything = credit(episodes, zero=(1, 4, 5))
+    order = list(range(8))
+    whole = [w for m in batches(everything, order, 2, 2, False, False) for batch in m for w in weighed(batch)]
+    kept = [w for m in batches(everything, order, 2, 2, False, True) for batch in m for w in weighed(batch)]
+    assert [b for b, _ in kept] == [0, 2, 3, 6, 7]
+    assert kept == [(b, weights) for b, weights in whole if b not in (1, 4, 5)]
+
+
+def weighed(batch: TokenBatch) -> list[tuple[int, list[float]]]:
+    rows = [row[row > 0].tolist() for row in batch.weights_BA]
+    return list(zip(rows_of(batch), rows, strict=True))
+
+
+def test_micro_batches_may_be_empty_and_their_number_is_fixed():
+    credited = credit(forest(6, episodes=2), zero=(0, 1))
+    for skip_zero in (False, True):
+        found = list(batches(credited, [0, 1], 2, 4, False, skip_zero))
+        assert [len(minibatch) for minibatch in found] == [4, 4]
+        sizes = [len(rows_of(batch)) for minibatch in found for batch in minibatch]
+        assert sum(sizes) == (0 if skip_zero else 2) and 0 in sizes
+    empty = found[0][0]
+    assert len(empty.tree.ids_S) == 0 and empty.weights_BA.shape == empty.advantages_BA.shape == (0, 0)
