@@ -122,7 +122,8 @@ class CausalLMPolicy(nn.Module):
         if self.lora is not None:
             self._adapt(self.lora)
         if self.gradient_checkpointing:
-            self.hf.gradient_checkpointing_enable({"use_reentrant": False})
+            name = "activation_checkpointing_enable"  # transformers renamed it after 5.19
+            getattr(self.hf, name, self.hf.gradient_checkpointing_enable)({"use_reentrant": False})
         self.train()
 
     def _adapt(self, lora: LoRA) -> None:
