@@ -200,7 +200,7 @@ class AgentModule(LightningModule):
             )
         accumulated = self.trainer.accumulate_grad_batches
         if len(batch.tree.ids_S) == 0:  # fewer episodes with signal than micro-batches; every rank must still step
-            return cast(Tensor, sum(p.sum() * 0.0 for p in self.policy.trainable.values()))
+            return cast(Tensor, sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad))
         scores = self.policy.score(batch.tree, self.temperature)
         loss, numbers = self.loss(scores, batch)
         if self.kl.loss:

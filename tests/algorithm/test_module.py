@@ -1,0 +1,391 @@
+"""What every algorithm shares: KL, freshness, micro-batches, the critic, checkpoints; through a real Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_other
+from lit_agents.algorithm.grpo import GRPO
+from lit_agents.algorithm.module import KL, AgentModule
+from lit_agents.algorithm.ppo import PPO
+from lit_agents.algorithm.reinforce_pp import ReinforcePP
+from lit_agents.algorithm.rloo import RLOO
+from lit_agents.algorithm.sft import SFT
+from lit_agents.errors import BadInput
+from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
+from lit_agents.rollout.batch import batches
+from lit_agents.rollout.iteration import Iteration, credited
+from lit_agents.rollout.trie import action_places, token_tree
+from lit_agents.types import EpisodeGroup, StopReason, TokenBatch, TurnRewards
+from tests.algorithm.trainers import QUIET, trainer
+from tests.rollout.handmade import episode, forest
+from tests.tiny import tiny_model_folder
+
+pytestmark = QUIET
+
+KINDS: list[type[AgentModule]] = [SFT, PPO, GRPO, RLOO, ReinforcePP]
+SGD = partial(torch.optim.SGD, lr=0.1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model_folder(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIT_AGENTS_CACHE", str(tmp_path / "cache"))
+
+
+def made(kind: type[AgentModule], folder: Path, lora: LoRA | None = None, **settings: Any) -> Any:
+    module = kind(CausalLMPolicy(str(folder), dtype="float64", lora=lora), **({"optimizer": SGD} | settings))
+    module.configure_model()
+    return module
+
+
+class Feed(IterableDataset[TokenBatch]):
+    def __init__(self, make: Callable[[], list[TokenBatch]], length: int) -> None:
+        self._make, self._length = make, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[TokenBatch]:
+        yield from self._make()
+
+
+def train(module: AgentModule, make: Callable[[], list[TokenBatch]], **settings: Any) -> Trainer:
+    fitted = trainer(limit_val_batches=0, **settings)
+    loader = DataLoader(Feed(make, fitted.accumulate_grad_batches), batch_size=None)
+    fitted.fit(module, loader, loader)
+    return fitted
+
+
+def collected(module: AgentModule, seed: int = 0) -> Iteration:
+    """Random episodes in three groups, with the log-probabilities the policy itself gives them."""
+    groups = []
+    for g in range(3):
+        members = []
+        for e in forest(seed + g, episodes=3, vocabulary=200):
+            with torch.no_grad():
+                logprobs = iter(module.policy.score(token_tree([e]), module.temperature).logprobs_BA[0].tolist())
+            turns = [replace(t, action_logprobs=tuple(next(logprobs) for _ in t.action_ids)) for t in e.turns]
+            members.append(replace(e, turns=tuple(turns)))
+        groups.append(EpisodeGroup(members[0].task, tuple(members)))
+    values = torch.randn(9, 3, generator=torch.Generator().manual_seed(seed))
+    rewards = [
+        TurnRewards.of({"r": values[b, : len(e.turns)].tolist()})
+        for b, e in enumerate(e for group in groups for e in group.episodes)
+    ]
+    return Iteration(tuple(groups), tuple(rewards))
+
+
+def cut(module: AgentModule, found: Iteration, micro_batches: int, version: int = 0) -> list[TokenBatch]:
+    module.keep_reference()
+    data, _ = credited(found, module, version, micro_batches)
+    (minibatch,) = batches(data, range(9), 1, micro_batches, module.per_episode_mean, False)
+    return minibatch
+
+
+# KL
+
+
+def test_kl_is_in_the_reward_or_in_the_loss_and_never_in_both():
+    with pytest.raises(BadInput, match=r"model\.kl: reward and loss"):
+        KL(reward=0.1, loss=0.1)
+    with pytest.raises(BadInput, match=r"model\.kl\.target"):
+        KL(target=0.1)
+    assert not KL().used and KL(reward=0.1).used and KL(loss=0.1).used
+
+
+def test_grpo_takes_no_kl_in_the_reward(folder: Path):
+    with pytest.raises(BadInput, match=r"model\.kl\.reward"):
+        GRPO(CausalLMPolicy(str(folder)), kl=KL(reward=0.01))
+    assert GRPO(CausalLMPolicy(str(folder)), kl=KL(loss=0.01)).kl_coefficient == 0.01
+
+
+@pytest.mark.parametrize(
+    ("kl", "episodes", "coefficient"),
+    [
+        (0.05, 50, 0.1),  # on target
+        (0.055, 50, 0.1 * (1 + 0.1 * 0.5)),  # a tenth above, half a horizon
+        (0.045, 50, 0.1 * (1 - 0.1 * 0.5)),
+        (5.0, 50, 0.1 * (1 + 0.2 * 0.5)),  # at most a fifth
+        (0.0, 100, 0.1 * (1 - 0.2)),
+        (0.055, 1000, 0.1 * 1.1),  # at most one horizon
+    ],
+)
+def test_an_adaptive_coefficient_moves_by_what_a_hand_finds(folder: Path, kl: float, episodes: int, coefficient: float):
+    module = RLOO(CausalLMPolicy(str(folder)), kl=KL(reward=0.1, target=0.05, horizon=100))
+    module.adapt_kl(kl, episodes)
+    assert module.kl_coefficient == pytest.approx(coefficient, rel=1e-12)
+    fixed = RLOO(CausalLMPolicy(str(folder)), kl=KL(reward=0.1))
+    fixed.adapt_kl(kl, episodes)
+    assert fixed.kl_coefficient == 0.1
+
+
+def test_the_penalty_in_the_reward_is_the_coefficient_times_k1_of_every_token(folder: Path):
+    module = made(RLOO, folder, kl=KL(reward=0.3))
+    module.keep_reference()
+    with torch.no_grad():
+        for p in module.policy.trainable.values():
+            p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    found = collected(module)
+    data, numbers = credited(found, module, 0, 2)
+    totals, tokens, kl = [], 0, 0.0
+    for e, worth in zip(found.episodes, found.rewards, strict=True):
+        with module.policy.using(module.reference), torch.no_grad():
+            reference = module.policy.score(token_tree([e]), 1.0).logprobs_BA[0].tolist()
+        ours = [p for t in e.turns for p in t.action_logprobs]
+        penalties = [p - q for p, q in zip(ours, reference, strict=True)]
+        totals.append(worth.total - 0.3 * sum(penalties))
+        tokens, kl = tokens + len(ours), kl + sum(penalties)
+    assert numbers["kl"] == pytest.approx(kl / tokens, rel=1e-4) and abs(kl) > 0.01
+    for b in range(9):
+        others = [totals[j] for j in range(9) if j // 3 == b // 3 and j != b]
+        assert float(data.advantages_BA[b, 0]) == pytest.approx(totals[b] - sum(others) / 2, abs=1e-5)
+
+
+def test_a_reference_is_kept_once_and_only_where_it_is_needed(folder: Path):
+    module, without = made(RLOO, folder, kl=KL(reward=0.1)), made(RLOO, folder)
+    module.keep_reference()
+    first = module.reference
+    with torch.no_grad():
+        next(iter(module.policy.trainable.values())).add_(1)
+    module.keep_reference()
+    without.keep_reference()
+    assert module.reference is first and without.reference is None
+    with pytest.raises(RuntimeError, match="reference policy was not set"):
+        made(RLOO, folder, kl=KL(reward=0.1)).assess(token_tree([episode([([1], [2])])]))
+
+
+# freshness
+
+
+@pytest.mark.parametrize("kind", [GRPO, PPO])
+def test_a_batch_sampled_with_other_weights_than_the_iteration_began_with_is_refused(folder: Path, kind):
+    module = made(kind, folder)
+    found = collected(module)
+    train(module, lambda: cut(module, found, 1, version=module.global_step), max_epochs=2)  # fresh
+    assert module.global_step == 2
+    module = made(kind, folder)
+    with pytest.raises(RuntimeError, match="sampled at policy version 0, trained at 1"):
+        train(module, lambda: cut(module, found, 1, version=0), max_epochs=2)
+
+
+def test_a_demonstration_is_never_stale(folder: Path):
+    module = made(SFT, folder)
+    found = collected(module)
+    train(module, lambda: cut(module, found, 1, version=-1), max_epochs=3)
+    assert module.global_step == 3
+
+
+# the step
+
+
+@pytest.mark.parametrize("kl", [KL(), KL(loss=0.5)], ids=["plain", "kl"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_micro_batches_add_up_to_the_step_of_the_whole_batch(folder: Path, kind, kl: KL):
+    steps = []
+    for micro in (1, 4, 12):  # twelve micro-batches of nine episodes: some are empty
+        module = made(kind, folder, kl=kl)
+        if kind is PPO:
+            torch.manual_seed(0)
+            torch.nn.init.normal_(module.value_head.inner.weight, std=0.1)
+            torch.nn.init.normal_(module.value_head.inner.bias, std=0.1)
+            torch.nn.init.normal_(module.value_head.outer.weight, std=0.1)
+        before = {n: p.detach().clone() for n, p in module.named_parameters()}
+        found = collected(module)
+        module.keep_reference()
+        if kl.used:
+            module.reference = {n: p * 1.01 for n, p in module.reference.items()}
+        train(module, lambda m=module, n=micro, f=found: cut(m, f, n), accumulate_grad_batches=micro)
+        steps.append({n: p.detach() - before[n] for n, p in module.named_parameters()})
+    for name, whole in steps[0].items():
+        assert whole.abs().max() > 0, name
+        for parts in steps[1:]:
+            torch.testing.assert_close(parts[name], whole, rtol=0, atol=3e-6 * float(whole.abs().max()))
+
+
+def test_a_step_is_the_learning_rate_times_the_policy_gradient_over_single_conversations(folder: Path):
+    module = made(RLOO, folder)
+    found = collected(module)
+    totals = [r.total for r in found.rewards]
+    loss, tokens = torch.zeros((), dtype=torch.float64), 0
+    for b, e in enumerate(found.episodes):
+        others = [totals[j] for j in range(9) if j // 3 == b // 3 and j != b]
+        advantage = totals[b] - sum(others) / 2
+        logprobs = module.policy.score(token_tree([e]), 1.0).logprobs_BA[0]
+        for i in range(len(action_places(e))):
+            loss, tokens = loss - advantage * logprobs[i], tokens + 1
+    gradients = torch.autograd.grad(loss / tokens, list(module.policy.trainable.values()))
+    before = [p.detach().clone() for p in module.policy.trainable.values()]
+    fitted = train(module, lambda: cut(module, found, 3), accumulate_grad_batches=3)
+    for p, was, gradient in zip(module.policy.trainable.values(), before, gradients, strict=True):
+        torch.testing.assert_close(p.detach(), was - 0.1 * gradient, rtol=0, atol=1e-6 * float(gradient.abs().max()))
+    numbers = {name: float(value) for name, value in fitted.callback_metrics.items()}
+    assert numbers["train/logprob_gap"] < 1e-6 and numbers["train/clip_fraction"] == 0
+    values = [(totals[b] - sum(totals[j] for j in range(9) if j // 3 == b // 3 and j != b) / 2) for b in range(9)]
+    lengths = [len(action_places(e)) for e in found.episodes]
+    mean = sum(v * n for v, n in zip(values, lengths, strict=True)) / sum(lengths)
+    assert numbers["train/policy_loss"] == pytest.approx(-mean, abs=1e-5)  # at ratio 1 the loss is minus the mean
+
+
+def test_sft_is_a_step_along_the_gradient_of_the_mean_log_likelihood(folder: Path):
+    module = made(SFT, folder)
+    found = collected(module)
+    logprobs = [module.policy.score(token_tree([e]), 1.0).logprobs_BA[0] for e in found.episodes]
+    nll = -torch.cat(logprobs).mean()
+    gradients = torch.autograd.grad(nll, list(module.policy.trainable.values()))
+    before = [p.detach().clone() for p in module.policy.trainable.values()]
+    fitted = train(module, lambda: cut(module, found, 2, version=-1), accumulate_grad_batches=2)
+    for p, was, gradient in zip(module.policy.trainable.values(), before, gradients, strict=True):
+        torch.testing.assert_close(p.detach(), was - 0.1 * gradient, rtol=0, atol=1e-6 * float(gradient.abs().max()))
+    assert float(fitted.callback_metrics["train/nll"]) == pytest.approx(float(nll.detach()), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_without_episodes_gives_every_weight_a_gradient_of_0(folder: Path, kind):
+    module = made(kind, folder)
+    before = {n: p.detach().clone() for n, p in module.named_parameters()}
+    data, _ = credited(collected(module), module, 0, 1)
+    (empty,) = next(batches(replace(data, advantages_BA=data.advantages_BA * 0), range(9), 1, 1, False, True))
+    grads: dict[str, Tensor | None] = {}
+    module.on_before_optimizer_step = lambda _: grads.update({n: p.grad for n, p in module.named_parameters()})
+    train(module, lambda: [empty])
+    assert set(grads) == set(before)
+    for name, p in module.named_parameters():
+        gradient = grads[name]
+        assert gradient is not None and gradient.eq(0).all(), name  # else other ranks would wait for it
+        assert torch.equal(p, before[name])
+
+
+# the critic
+
+
+def test_the_critic_begins_at_0_everywhere_and_has_its_own_learning_rate(folder: Path):
+    module = made(PPO, folder, critic_lr=0.25)
+    tree = token_tree(list(collected(module).episodes))
+    reference, values, after = module.assess(tree)
+    assert values.eq(0).all() and after.eq(0).all() and values.shape == reference.shape
+    groups = module.configure_optimizers().param_groups
+    assert [group["lr"] for group in groups] == [0.1, 0.25]
+    assert {id(p) for p in groups[1]["params"]} == {id(p) for p in module.value_head.parameters()}
+    assert {id(p) for g in groups for p in g["params"]} == {id(p) for p in module.parameters()}
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_the_critics_gradient_reaches_the_policy_only_where_the_trunk_is_shared(folder: Path, share: bool):
+    module = made(PPO, folder, share_trunk=share)
+    torch.nn.init.ones_(module.value_head.outer.weight)
+    values, _ = module.values(module.policy.score(token_tree(forest(0, 3)), 1.0))
+    values.sum().backward()
+    assert all(p.grad is not None for p in module.value_head.parameters())
+    assert any(p.grad is not None for p in module.policy.parameters()) is share
+
+
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_a_value_after_the_end_counts_for_truncated_episodes_alone_and_only_if_asked_for(folder: Path, bootstrap: bool):
+    module = made(PPO, folder, bootstrap_truncated=bootstrap, gamma=1.0, lam=1.0)
+    torch.nn.init.constant_(module.value_head.outer.bias, 7.0)  # the value of everything
+    ends = [StopReason.LOST, StopReason.TURN_LIMIT, StopReason.ENDED, StopReason.TRUNCATED, StopReason.CONTEXT_LIMIT]
+    episodes = tuple(episode([([1, 2], [3, b])], stop=stop) for b, stop in enumerate(ends))
+    rewards = tuple(TurnRewards.of({"r": [1.0]}) for _ in ends)
+    data, _ = credited(Iteration((EpisodeGroup(episodes[0].task, episodes),), rewards), module, 0, 2)
+    after = [7.0 if bootstrap and stop.is_truncated else 0.0 for stop in ends]
+    assert data.returns_BA.tolist() == [[1 + value] * 2 for value in after]
+
+
+# checkpoints
+
+
+def saved(fitted: Trainer, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    path = tmp_path / "some.ckpt"
+    fitted.save_checkpoint(path)
+    return path, read_checkpoint(path)
+
+
+def trained(folder: Path, lora: LoRA | None, kind: type[AgentModule] = PPO) -> tuple[AgentModule, Trainer]:
+    module = made(kind, folder, lora=lora, kl=KL(reward=0.1, target=0.01))
+    found = collected(module)
+    return module, train(module, lambda: cut(module, found, 1))
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(rank=2, last_layers=1)])
+def test_a_checkpoint_holds_the_trained_weights_and_the_reference_and_nothing_frozen(
+    folder: Path, tmp_path: Path, lora
+):
+    module, fitted = trained(folder, lora)
+    assert module.kl_coefficient != 0.1
+    _, kept = saved(fitted, tmp_path)
+    assert set(kept["state_dict"]) == {n for n, p in module.named_parameters() if p.requires_grad}
+    assert any("value_head" in name for name in kept["state_dict"])
+    assert set(kept["lit_agents"]["reference"]) == set(module.policy.trainable)
+    assert all(torch.equal(t, module.reference[n]) for n, t in kept["lit_agents"]["reference"].items())
+    assert kept["lit_agents"]["kl_coefficient"] == module.kl_coefficient
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(rank=2, last_layers=1)])
+def test_restoring_takes_the_trained_weights_and_nothing_else(folder: Path, tmp_path: Path, lora):
+    module, fitted = trained(folder, lora)
+    _, kept = saved(fitted, tmp_path)
+    other = made(PPO, folder, lora=lora, kl=KL(reward=0.1, target=0.01))
+    assert any(not torch.equal(p, kept["state_dict"][n]) for n, p in other.named_parameters() if p.requires_grad)
+    refuse_other(kept, other.identity())
+    assert other.restore(kept) == 1
+    assert all(torch.equal(p, dict(module.named_parameters())[n]) for n, p in other.named_parameters())
+    assert other.reference is None and other.kl_coefficient == 0.1
+
+
+def test_a_run_that_goes_on_has_the_reference_and_coefficient_of_the_run_it_continues(folder: Path, tmp_path: Path):
+    module, fitted = trained(folder, None)
+    path, _ = saved(fitted, tmp_path)
+    other = made(PPO, folder, kl=KL(reward=0.1, target=0.01))
+    found = collected(other)
+    again = trainer(max_epochs=2, limit_val_batches=0)
+    begun: list[tuple[int, float]] = []
+
+    def make() -> list[TokenBatch]:
+        begun.append((other.global_step, other.kl_coefficient))
+        return cut(other, found, 1, version=other.global_step)
+
+    loader = DataLoader(Feed(make, 1), batch_size=None)
+    again.fit(other, loader, loader, ckpt_path=path, weights_only=True)
+    assert begun == [(1, module.kl_coefficient)]
+    assert all(torch.equal(other.reference[n], module.reference[n]) for n in module.reference)
+
+
+def test_a_checkpoint_of_something_else_is_refused(folder: Path, tmp_path: Path):
+    module, fitted = trained(folder, None)
+    _, kept = saved(fitted, tmp_path)
+    another = tiny_model_folder(tmp_path / "another", seed=1)
+    kl = KL(reward=0.1, target=0.01)
+    for other, named in (
+        (made(ReinforcePP, folder, kl=kl), "algorithm PPO"),
+        (made(PPO, another, kl=kl), "policy"),
+        (made(PPO, folder, lora=LoRA(rank=2), kl=kl), "policy"),
+        (made(PPO, folder, kl=KL(reward=0.2)), "kl"),
+    ):
+        before = {n: p.detach().clone() for n, p in other.named_parameters()}
+        with pytest.raises(BadInput, match=f"written with {named}"):
+            other.on_load_checkpoint(kept)
+        assert all(torch.equal(p, before[n]) for n, p in other.named_parameters())
+    with pytest.raises(BadInput, match="not a checkpoint of lit_agents"):
+        module.on_load_checkpoint({"state_dict": {}})
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path):
+    (tmp_path / "x.ckpt").write_bytes(b"no")
+    for name in ("x.ckpt", "absent.ckpt"):
+        with pytest.raises(BadInput, match=f"{name}.*plain tensors"):
+            read_checkpoint(tmp_path / name)
