@@ -2,29 +2,56 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from torch import distributed
 
+from lit_agents.algorithm.module import AgentModule
 from lit_agents.evaluation.metrics import EpisodeMetrics
 from lit_agents.rollout.datamodule import RolloutDataModule
-from lit_agents.run_folder import MetricsFile, RunFolder
+from lit_agents.run_folder import Mark, RunFolder, is_first
 from lit_agents.types import Episode, TurnRewards
 
+Item = TypeVar("Item")
 
-class EpisodeRecorder(Callback):
-    """Measures rollouts and validation, logs them, and keeps every episode and the ledger in the run folder.
 
-    Its state is how long the files were at the checkpoint, so that a resumed run leaves no row twice.
+class EpisodeRecorder(Checkpoint):
+    """Measures rollouts and validation, logs them, and keeps every episode, a row of numbers and the ledger per iteration.
+
+    A `Checkpoint`, because Lightning calls those after the module has its numbers of the iteration; it comes before the
+    callback that writes the checkpoint, so everything up to a checkpoint is in the files when it is written. Its state
+    is how long they were, and a resumed stage cuts them to that.
     """
 
-    def __init__(self, data: RolloutDataModule, folder: RunFolder, metrics: MetricsFile, stage: str) -> None:
-        self._data, self._folder, self._metrics, self._stage = data, folder, metrics, stage
-        self._validated: tuple[Sequence[Episode], Sequence[TurnRewards]] = ((), ())
+    def __init__(self, data: RolloutDataModule, folder: RunFolder, stage: str) -> None:
+        self._data, self._folder, self._stage = data, folder, stage
+        self._validation: dict[str, float] = {}
+        self._begun, self._tokens = 0.0, 0
+        self._resumed: Mark | None = None
+        self.row: dict[str, float] = {}
+        """The numbers of the latest iteration."""
+        self.trained = False
+        """Whether any iteration was begun, rather than found finished in a checkpoint."""
+
+    @property
+    def state_key(self) -> str:
+        """What `mark_in` looks for."""
+        return "EpisodeRecorder"
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget what an interrupted run wrote after its checkpoint."""
+        self.trained = True
+        if self._resumed:
+            self._folder.cut(self._resumed)
+        self._begun, self._tokens = time.perf_counter(), self._tokens_computed()
 
     def on_validation_batch_end(
         self,
@@ -37,107 +64,142 @@ class EpisodeRecorder(Callback):
     ) -> None:
         """Measure validation episodes; ``validation/success`` chooses the checkpoint."""
         episodes, rewards = batch
-        self._log(pl_module, "validation", episodes, rewards)
-        self._folder.add_episodes("validation", trainer.current_epoch, list(episodes), list(rewards))
+        self._validation = self._measured("validation", episodes, rewards)
+        for name, value in self._validation.items():
+            pl_module.log(name, value, batch_size=1)
+        self._keep("validation", trainer.current_epoch, episodes, rewards)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure this iteration's rollouts."""
+        """Measure this iteration's rollouts and write everything down."""
         found = self._data.latest
-        assert found is not None
-        first = trainer.current_epoch == 0
-        if self._stage != "sft" or first:  # demonstrations are the same in every epoch
-            self._log(pl_module, "rollout", [*found.episodes, *found.failures], found.rewards)
-            self._folder.add_episodes(
-                self._stage, trainer.current_epoch, [*found.episodes, *found.failures], list(found.rewards)
-            )
-        numbers = {
-            **self._data.numbers,
-            "groups_without_signal": float(found.groups_without_signal),
-            "groups_dropped": float(found.groups_dropped),
-        }
-        pl_module.log_dict({f"rollout/{name}": value for name, value in numbers.items()}, sync_dist=True)
-        if trainer.is_global_zero:
-            self._folder.write_json("ledger.json", self._data.ledger.state_dict())
+        assert found is not None and isinstance(pl_module, AgentModule)
+        row: dict[str, float] = {}
+        if self._stage != "sft" or trainer.current_epoch == 0:  # demonstrations are the same in every epoch
+            episodes = [*found.episodes, *found.failures]
+            row |= self._measured("rollout", episodes, found.rewards)
+            self._keep(self._stage, trainer.current_epoch, episodes, found.rewards)
+        groups = {"groups_without_signal": found.groups_without_signal, "groups_dropped": found.groups_dropped}
+        row |= self._averaged({f"rollout/{k}": float(v) for k, v in {**self._data.numbers, **groups}.items()})
+        seconds = time.perf_counter() - self._begun
+        clock = {"iteration_seconds": seconds, "tokens/s": (self._tokens_computed() - self._tokens) / seconds}
+        for name, value in {**row, **clock}.items():
+            pl_module.log(name, value, batch_size=1)
+        row |= self._averaged({f"train/{k}": v for k, v in pl_module.numbers.items()})
+        self.row, self._validation = {**row, **self._validation, **clock}, {}
+        self._folder.metrics.add(self._stage, trainer.current_epoch + 1, trainer.global_step, self.row)
+        ledger = self._data.ledger
+        ledger.seconds[self._stage] = ledger.seconds.get(self._stage, 0.0) + seconds
+        self._folder.write_json("ledger.json", ledger.state_dict())
+        self._begun, self._tokens = time.perf_counter(), self._tokens_computed()
 
-    def _log(
-        self, module: LightningModule, phase: str, episodes: Sequence[Episode], rewards: Sequence[TurnRewards]
-    ) -> None:
+    def _tokens_computed(self) -> int:
+        """Tokens that went through the model so far, in rollouts and in training."""
+        return self._data.engine.cost.computed_tokens + self._data.ledger.tokens_computed
+
+    def _measured(self, phase: str, episodes: Sequence[Episode], rewards: Sequence[TurnRewards]) -> dict[str, float]:
         metrics = EpisodeMetrics()
         metrics.update(episodes, rewards)
-        for name, value in metrics.compute().items():
-            if value == value:  # a mean over nothing is left out
-                module.log(f"{phase}/{name}", float(value), batch_size=1)
+        numbers = {f"{phase}/{name}": float(value) for name, value in metrics.compute().items()}
+        return {name: value for name, value in numbers.items() if not math.isnan(value)}  # a mean over nothing
+
+    def _keep(self, phase: str, epoch: int, episodes: Sequence[Episode], rewards: Sequence[TurnRewards]) -> None:
+        self._folder.add_episodes(phase, epoch + 1, _from_all_ranks(episodes), _from_all_ranks(rewards))
+
+    @staticmethod
+    def _averaged(numbers: Mapping[str, float]) -> dict[str, float]:
+        """The mean over the ranks that have a number: one whose episodes all lack signal has no loss."""
+        everywhere = _from_all_ranks([numbers])
+        names = dict.fromkeys(name for each in everywhere for name in each)
+        found = {name: [each[name] for each in everywhere if name in each] for name in names}
+        return {name: sum(values) / len(values) for name, values in found.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Lengths of the files."""
-        return {"rows": len(self._metrics.rows), "episodes": self._folder.episodes_size()}
+        return asdict(self._folder.mark())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Cut the files to what the checkpoint knows."""
-        self._metrics.cut(state_dict["rows"])
-        self._folder.cut_episodes(state_dict["episodes"])
+        """Where to cut the files, if training goes on from here."""
+        self._resumed = Mark(**state_dict)
 
 
-class TerminalProgress(Callback):
-    """One line per iteration, and a bar while episodes are played or trained on."""
+def mark_in(checkpoint: Mapping[str, Any]) -> Mark | None:
+    """How long the files were when a checkpoint was written."""
+    state = checkpoint.get("callbacks", {}).get("EpisodeRecorder")
+    return Mark(**state) if state else None
 
-    def __init__(self, data: RolloutDataModule, label: str) -> None:
-        self._data, self._label, self._begun, self._epoch_begun, self._first = data, label, 0.0, 0.0, 0
-        self._tokens = 0
-        self._console = Console()
+
+def _from_all_ranks(items: Sequence[Item]) -> list[Item]:
+    """The items of every process of the run, in the order of the ranks."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return list(items)
+    everyone: list[list[Item]] = [[] for _ in range(distributed.get_world_size())]
+    distributed.all_gather_object(everyone, list(items))
+    return [item for mine in everyone for item in mine]
+
+
+class Bar:
+    """A bar that goes away: how many of something are done. Nothing where nobody watches."""
+
+    def __init__(self) -> None:
+        self.console = Console(quiet=not is_first())
         self._bar = Progress(
             TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            console=self._console, transient=True,
+            console=self.console, transient=True,
         )  # fmt: skip
         self._task: TaskID | None = None
 
-    def _show(self, what: str, done: int, total: int) -> None:
-        if not self._console.is_terminal:
+    def show(self, what: str, done: int, total: int) -> None:
+        """``done`` of ``total``."""
+        if not self.console.is_terminal or self.console.quiet:
             return
         if self._task is None or self._bar.tasks[0].description != what:
-            self._hide()
+            self.hide()
             self._bar.start()
             self._task = self._bar.add_task(what, total=total)
         self._bar.update(self._task, completed=done, total=total)
         if done >= total:
-            self._hide()
+            self.hide()
 
-    def _hide(self) -> None:
+    def hide(self) -> None:
+        """Leave the terminal as it was."""
         if self._task is not None:
             self._bar.remove_task(self._task)
             self._task = None
-        self._bar.stop()
+            self._bar.stop()
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+
+class TerminalProgress(Checkpoint):
+    """One line per iteration, made of what the recorder before it has just written down."""
+
+    SHOWN = (
+        ("success", "rollout/success", ".3f"), ("return", "rollout/return", ".3f"),
+        ("validation", "validation/success", ".3f"), ("nll", "train/nll", ".3f"), ("KL", "rollout/kl", ".4f"),
+        ("entropy", "train/entropy", ".3f"), ("tokens/s", "tokens/s", ".0f"),
+    )  # fmt: skip
+
+    def __init__(self, data: RolloutDataModule, recorder: EpisodeRecorder, bar: Bar, label: str) -> None:
+        self._data, self._recorder, self._bar, self._label = data, recorder, bar, label
+        self._begun, self._first = 0.0, 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Time left is judged from here."""
         self._begun, self._first = time.perf_counter(), trainer.current_epoch
-        self._data.on_progress = self._show
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tokens per second are judged from here."""
-        self._epoch_begun, self._tokens = time.perf_counter(), self._data.ledger.tokens_computed
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """The bar."""
-        self._show("training", batch_idx + 1, self._data.schedule.steps_per_iteration)
+        self._bar.show("training", batch_idx + 1, self._data.schedule.steps_per_iteration)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The line."""
-        m = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
-        seconds = time.perf_counter() - self._begun
-        left = seconds / max(1, done - self._first) * (total - done)
-        speed = (self._data.ledger.tokens_computed - self._tokens) / (time.perf_counter() - self._epoch_begun)
-        wanted = {
-            "success": "rollout/success", "return": "rollout/return", "validation": "validation/success", "nll": "train/nll",
-            "KL": "rollout/kl", "entropy": "train/entropy",
-        }  # fmt: skip
-        parts = [f"{name} {m[key]:.3f}" for name, key in wanted.items() if key in m]
-        parts += [f"{speed:.0f} tokens/s", f"{left / 60:.1f} min left"]
-        self._console.print(f"{self._label} {done}/{total}  " + "  ".join(parts), highlight=False, soft_wrap=True)
+        row, done, total = self._recorder.row, trainer.current_epoch + 1, trainer.max_epochs or 0
+        left = (time.perf_counter() - self._begun) / (done - self._first) * max(0, total - done)
+        parts = [f"{name} {row[key]:{form}}" for name, key, form in self.SHOWN if key in row]
+        line = f"{self._label} {done}/{total}  {'  '.join(parts)}  {left / 60:.1f} min left"
+        self._bar.hide()
+        self._bar.console.print(line, highlight=False, soft_wrap=True)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the terminal as it was."""
-        self._hide()
+        self._bar.hide()

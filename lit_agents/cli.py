@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
+import errno
+import logging
+import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Trainer
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, OptimizerCallable
 
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.errors import BadInput
+from lit_agents.refusal import refusal, wrapped
 from lit_agents.rollout.datamodule import RolloutDataModule
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as in a shell."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +49,26 @@ class SupervisedStage:
         """Refuse what cannot be."""
         for name in ("demonstrations", "epochs", "minibatches", "micro_batches"):
             if getattr(self, name) < 1:
-                raise BadInput(
-                    f"sft.{name}", f"{getattr(self, name)} is below 1.", "Set sft to null for no such stage."
-                )
+                reason = f"{getattr(self, name)} is below 1."
+                raise BadInput(f"sft.{name}", reason, "Set sft to null for no such stage.")
+        if self.minibatches > self.demonstrations:
+            reason = f"{self.minibatches} minibatches cannot each hold one of {self.demonstrations} demonstrations."
+            raise BadInput("sft.minibatches", reason, "Lower it, or raise sft.demonstrations.")
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """A checkpoint appears whole or not at all: Lightning's own is copied if the temporary folder is on another disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside, then rename."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            torch.save(checkpoint, beside)
+            os.replace(beside, target)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 class AgentCLI(LightningCLI):
@@ -47,20 +76,27 @@ class AgentCLI(LightningCLI):
 
     datamodule: RolloutDataModule
     model: AgentModule
+    command = "fit"
 
     def __init__(self, args: Sequence[str] | None) -> None:
-        given = list(sys.argv[1:] if args is None else args)
-        super().__init__(
-            AgentModule,
-            RolloutDataModule,
-            subclass_mode_model=True,
-            save_config_callback=None,
-            seed_everything_default=1,
-            auto_configure_optimizers=False,
-            run=False,
-            args=given,
-            parser_kwargs={"description": "Train, evaluate and study language-model agents."},
-        )
+        try:
+            super().__init__(
+                AgentModule,
+                RolloutDataModule,
+                subclass_mode_model=True,
+                save_config_callback=None,
+                seed_everything_default=1,
+                auto_configure_optimizers=False,
+                run=False,
+                args=None if args is None else list(args),
+                parser_kwargs={
+                    "prog": f"python -m lit_agents.{self.command}",
+                    "description": "Train, evaluate and study language-model agents.",
+                    "exit_on_error": False,
+                },
+            )
+        except argparse.ArgumentError as error:
+            raise refusal(str(error), self.command) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Besides model, data and trainer."""
@@ -69,7 +105,6 @@ class AgentCLI(LightningCLI):
         parser.add_argument("--run", type=str | None, default=None, help="run folder instead of runs/<name>-<number>")
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="a checkpoint, or last")
         parser.link_arguments("seed_everything", "data.seed")
-        parser.link_arguments("data.schedule.micro_batches", "trainer.accumulate_grad_batches")
         parser.set_defaults(
             {
                 "trainer.logger": False,
@@ -84,7 +119,12 @@ class AgentCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Everything but the Trainer; no model is loaded by it."""
-        self.config_init = self.parser.instantiate_classes(self.config)
+        try:
+            self.config_init = self.parser.instantiate_classes(self.config)
+        except ValueError as error:
+            if meant := wrapped(error):
+                raise meant from error
+            raise
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
 
@@ -92,29 +132,98 @@ class AgentCLI(LightningCLI):
         """An argument as given."""
         return self._get(self.config_init, key)
 
-    def trainer_for(self, callbacks: list[Any], loggers: list[Any], **changes: Any) -> Trainer:
-        """A Trainer as configured, with these callbacks and loggers besides its own."""
-        settings = {**self.value("trainer").as_dict(), **changes}
-        own = settings.pop("callbacks") or []
-        logger = settings.pop("logger")
-        own_loggers = (
-            [] if isinstance(logger, bool) or logger is None else logger if isinstance(logger, list) else [logger]
-        )
-        own = copy.deepcopy(own if isinstance(own, list) else [own])  # each stage has callbacks of its own
-        return Trainer(**settings, callbacks=[*own, *callbacks], logger=[*own_loggers, *loggers])
+    def trainer_for(self, callbacks: list[Any], micro_batches: int, **changes: Any) -> Trainer:
+        """A Trainer as configured, with these callbacks besides its own.
 
-    def save_config(self, path: Path) -> None:
+        Raises:
+            BadInput: gradient accumulation that contradicts the number of micro-batches.
+        """
+        settings = {**self.value("trainer").as_dict(), **changes}
+        given = settings.pop("accumulate_grad_batches")
+        if given not in (1, self.datamodule.schedule.micro_batches):
+            reason = f"is {given}, but data.schedule.micro_batches is {self.datamodule.schedule.micro_batches}."
+            raise BadInput("trainer.accumulate_grad_batches", reason, "Leave it out: it follows micro_batches.")
+        own, plugins = (_listed(settings.pop(key)) for key in ("callbacks", "plugins"))
+        if isinstance(settings["strategy"], str) and settings["strategy"].startswith(("auto", "ddp")):
+            plugins = [*plugins, AtomicCheckpoints()]  # the sharded strategies write in a way of their own
+        return Trainer(
+            **settings,
+            accumulate_grad_batches=micro_batches,
+            callbacks=[*copy.deepcopy(own), *callbacks],  # each stage has callbacks of its own
+            plugins=plugins,
+        )
+
+    def machine(self) -> tuple[torch.device, int]:
+        """This process's device and the number of processes, as the Trainer will have them.
+
+        Raises:
+            BadInput: trainer settings that cannot work, long before a Trainer is needed.
+        """
+        try:
+            trainer = self.trainer_for([], self.datamodule.schedule.micro_batches, logger=False)
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            if isinstance(error, BadInput):
+                raise
+            reason = " ".join(str(error).split())
+            raise BadInput("trainer", reason, "Change this setting of the trainer.") from error
+        return trainer.strategy.root_device, trainer.world_size
+
+    def config_text(self) -> str:
         """What reproduces the run: everything but where it was written and what it continued."""
         config = self.config.clone()
-        for key in ("config", "run", "ckpt_path"):
+        for key in ("config", "run", "ckpt_path", "output"):
             config.pop(key, None)
-        self.parser.save(config, str(path), skip_check=True, overwrite=True, multifile=False)
+        return str(self.parser.dump(config, skip_none=False))
 
 
-def run_command(command: Callable[[], int]) -> int:
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No word from the libraries below, unless it is an error: the terminal belongs to the run."""
+    from transformers.utils import logging as transformers_logging
+
+    bars: Any = transformers_logging
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels, bar = [logger.level for logger in loggers], bars.is_progress_bar_enabled()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    bars.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            for package in ("lightning", "torch", "jsonargparse"):
+                warnings.filterwarnings("ignore", module=rf"{package}(\.|$)")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bar:
+            bars.enable_progress_bar()
+
+
+def out_of_space(error: OSError) -> bool:
+    """Whether the disk or the quota is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def run_command(command: Callable[[], object]) -> int:
     """Run a command; what is wrong with its input is one paragraph, and 2 its exit code."""
     try:
-        return command()
+        with quiet():
+            command()
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except MisconfigurationException as error:
+        print(f"error: trainer: {' '.join(str(error).split())} Change this setting of the trainer.", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if not out_of_space(error):
+            raise
+        print(f"error: {error.filename or 'disk'}: no space is left. Free some, then go on.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0

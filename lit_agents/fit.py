@@ -6,26 +6,33 @@ checkpoint that was best on the validation tasks, and leaves everything in a run
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+import lit_agents
+from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_other
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.sft import SFT
-from lit_agents.callbacks import EpisodeRecorder, TerminalProgress
-from lit_agents.cli import AgentCLI, SupervisedStage, run_command
+from lit_agents.callbacks import Bar, EpisodeRecorder, TerminalProgress, mark_in
+from lit_agents.cli import AgentCLI, SupervisedStage, quiet, run_command
+from lit_agents.errors import BadInput
 from lit_agents.evaluate import measure, policy_player
 from lit_agents.evaluation.report import draw_curve, print_table
 from lit_agents.evaluation.result import Result
 from lit_agents.rollout.datamodule import RolloutDataModule
-from lit_agents.run_folder import MetricsFile, RunFolder
+from lit_agents.run_folder import Mark, RunFolder, is_first
 
-STAGES = ("sft", "rl")
+STAGES = ("base", "sft", "rl")
+VERSIONS = ("torch", "lightning", "transformers", "peft")
 
 
 @dataclass
@@ -34,21 +41,29 @@ class Run:
 
     cli: AgentCLI
     folder: RunFolder
-    metrics: MetricsFile
-    results: dict[str, Result]
     checkpoint: Path | None
     """Where to go on; None begins."""
+    results: dict[str, Result] = field(default_factory=dict)
+    """Of the test tasks, by stage."""
+    marks: dict[str, Mark] = field(default_factory=dict)
+    """How long the files were when a result was written."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    bar: Bar = field(default_factory=Bar)
 
     def go(self) -> dict[str, Result]:
         """All stages; those that are inside the checkpoint are skipped."""
         data, module, sft = self.cli.datamodule, self.cli.model, self.cli.value("sft")
-        self.test("base", module)
-        if sft and not isinstance(module, SFT):
+        data.on_progress = self.bar.show
+        module.policy.load()
+        module.policy.to(self.device)  # the engine makes its caches where the weights are
+        data.open(module.policy)
+        self.test("base", module, 0)
+        if sft and not module.demonstrated:
             self.supervise(sft, data, module)
         if module.demonstrated:
-            self.train("sft", module, data)
+            self.train("sft", module, data, data.schedule.micro_batches)
         elif self.cli.value("trainer").max_epochs != 0:
-            self.train("rl", module, data)
+            self.train("rl", module, data, data.schedule.micro_batches)
         return self.results
 
     def supervise(self, stage: SupervisedStage, data: RolloutDataModule, module: AgentModule) -> None:
@@ -58,95 +73,163 @@ class Run:
             module.keep_reference()
         imitator = SFT(module.policy, stage.optimizer)
         demonstrations = data.demonstrations(stage.demonstrations, stage.minibatches, stage.micro_batches)
-        self.train(
-            "sft", imitator, demonstrations,
-            max_epochs=stage.epochs, accumulate_grad_batches=stage.micro_batches, limit_val_batches=0,
-        )  # fmt: skip
+        changes = {"max_epochs": stage.epochs, "limit_val_batches": 0, "max_steps": -1}
+        self.train("sft", imitator, demonstrations, stage.micro_batches, **changes)
 
-    def train(self, name: str, module: AgentModule, data: RolloutDataModule, **changes: Any) -> None:
+    def train(self, name: str, module: AgentModule, data: RolloutDataModule, micro: int, **changes: Any) -> None:
         """One stage, and what it came to on the test tasks."""
         at = self.checkpoint.parent.name if self.checkpoint else None
         if at and STAGES.index(at) > STAGES.index(name):
             return
-        self.metrics.stage = name
         where = self.folder.checkpoints(name)
         best = ModelCheckpoint(where, "best", monitor="validation/success", mode="max", enable_version_counter=False)
         last = ModelCheckpoint(where, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-        watchers: list[Any] = [
-            EpisodeRecorder(data, self.folder, self.metrics, name),
-            TerminalProgress(data, name),
-            last,
-        ]
+        recorder = EpisodeRecorder(data, self.folder, name)
+        watchers: list[Any] = [recorder, TerminalProgress(data, recorder, self.bar, name), last]
         if changes.get("limit_val_batches") != 0:
             watchers.append(best)
-        trainer = self.cli.trainer_for(watchers, [self.metrics], **changes)
-        with data.ledger.clock(name):
-            try:
-                trainer.fit(
-                    module, datamodule=data, ckpt_path=self.checkpoint if at == name else None, weights_only=True
-                )
-            except SystemExit as error:  # Lightning turns Ctrl-C into an exit
-                raise KeyboardInterrupt from error
+        trainer = self.cli.trainer_for(watchers, micro, default_root_dir=str(self.folder.path), **changes)
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=self.checkpoint if at == name else None, weights_only=True)
+        except SystemExit as error:  # Lightning turns Ctrl-C into an exit, and is deaf to it from then on
+            if not isinstance(error.__context__, KeyboardInterrupt):
+                raise
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from error
+        steps = trainer.global_step
         if best.best_model_path:
-            module.restore(Path(best.best_model_path))
-        self.test(name, module)
+            steps = module.restore(read_checkpoint(Path(best.best_model_path)))
+        if recorder.trained:
+            self.results.pop(name, None)
+        self.test(name, module, steps)
 
-    def test(self, name: str, module: AgentModule) -> None:
+    def test(self, name: str, module: AgentModule, steps: int) -> None:
         """Measure on the test tasks, unless a run that was interrupted later already has."""
         if name in self.results:
             return
         data = self.cli.datamodule
-        self.results[name], episodes, rewards = measure(data, module, policy_player(data, module))
+        module.policy.to(self.device)  # Lightning leaves it on the CPU
+        self.results[name], episodes, rewards = measure(data, module, policy_player(data, module, steps))
         self.folder.add_episodes(f"test/{name}", 0, episodes, rewards)
-        self.folder.write_json("summary.json", {"success": {k: r.as_json() for k, r in self.results.items()}})
+        self.marks[name] = self.folder.mark()
+        self.folder.write_json("summary.json", self.summary())
         self.folder.write_json("ledger.json", data.ledger.state_dict())
+
+    def summary(self) -> dict[str, Any]:
+        """What ``summary.json`` holds."""
+        return {
+            "name": self.cli.value("name"),
+            "algorithm": type(self.cli.model).__name__,
+            "weights": self.cli.model.policy.identity["weights"],
+            "seed": self.cli.datamodule.seed,
+            "versions": {"lit_agents": lit_agents.__version__} | {package: version(package) for package in VERSIONS},
+            "success": {name: result.as_json() for name, result in self.results.items()},
+            "written": {name: asdict(mark) for name, mark in self.marks.items()},
+        }
 
 
 def open_run(cli: AgentCLI) -> Run:
-    """A new run folder, or the one a checkpoint lies in."""
+    """A new run folder, not made yet, or the one a checkpoint lies in.
+
+    Raises:
+        BadInput: there is no such folder, it is taken, or the checkpoint is of something else.
+    """
     name, chosen, checkpoint = (cli.value(key) for key in ("name", "run", "ckpt_path"))
-    if checkpoint:
-        folder, path = RunFolder.reopen(name, chosen, checkpoint)
-        known = {k: Result.from_json(v) for k, v in folder.read_json("summary.json").get("success", {}).items()}
-    else:
-        folder, path, known = RunFolder.create(name, chosen), None, {}
-        cli.save_config(folder.path / "config.yaml")
-    return Run(cli, folder, MetricsFile(folder.path / "metrics.csv"), known, path)
+    if not checkpoint:
+        run = Run(cli, RunFolder.find(name, chosen), None)
+        if is_first():
+            return run
+        run.results, run.marks = _known(run.folder, len(STAGES))  # the process that started this one measured the base
+        return run
+    folder, path = RunFolder.reopen(name, chosen, checkpoint)
+    at = path.parent.name if path else "base"
+    if at not in STAGES:
+        raise BadInput(f"--ckpt_path {path}", f"{at} is no stage of a run.", "Name one in sft or rl.")
+    results, marks = _known(folder, STAGES.index(at) + 1)
+    run = Run(cli, folder, path, results, marks)
+    mark = None
+    if path:
+        content = read_checkpoint(path)
+        module = cli.model if at == "rl" or cli.model.demonstrated else SFT(cli.model.policy)
+        refuse_other(content, module.identity())
+        mark = mark_in(content)
+    folder.cut(max([mark or Mark(), *marks.values()]))
+    return run
 
 
+def _known(folder: RunFolder, stages: int) -> tuple[dict[str, Result], dict[str, Mark]]:
+    """The results of the first stages that are in a run folder."""
+    summary = folder.read_json("summary.json")
+    success, written = summary.get("success", {}), summary.get("written", {})
+    known = [name for name in STAGES[:stages] if name in success and name in written]
+    return {n: Result.from_json(success[n]) for n in known}, {n: Mark(**written[n]) for n in known}
+
+
+def check(cli: AgentCLI) -> torch.device:
+    """Refuse what cannot work before anything is made or loaded; the device of this process.
+
+    Raises:
+        BadInput: by the name of the file or flag.
+    """
+    data, module, sft = cli.datamodule, cli.model, cli.value("sft")
+    device, processes = cli.machine()
+    data.schedule.check(module.compares_group, processes)
+    if module.demonstrated and sft:
+        raise BadInput("sft", "the model is itself the supervised stage.", "Set sft to null.")
+    if sft and sft.demonstrations % processes:
+        raise BadInput("sft.demonstrations", f"cannot be shared by {processes} processes.", "Use a multiple of it.")
+    schedule, count = data.schedule, data.counts["train"]
+    if module.demonstrated and (schedule.tasks, schedule.group_size) != (count, 1):
+        reason = f"{schedule.tasks} x {schedule.group_size}; demonstrations are collected once, one of each of {count} tasks."
+        raise BadInput("data.schedule.tasks x group_size", reason, "Set tasks to data.train_tasks and group_size to 1.")
+    return device
+
+
+@quiet()
 def fit(args: Sequence[str] | None = None) -> Run:
     """The command as a function: trains, and returns the run with its results."""
     begun = time.perf_counter()
     cli = AgentCLI(args)
-    data, module = cli.datamodule, cli.model
-    sft = cli.value("sft")
-    needed = {"train": None, "validation": None, "test": None} | ({"sft": sft.demonstrations} if sft else {})
+    data, module, sft = cli.datamodule, cli.model, cli.value("sft")
+    device = check(cli)
+    run = open_run(cli)
+    run.device = device
+    needed = {"sft" if module.demonstrated else "train": data.counts["train"], "validation": None, "test": None}
     try:
-        data.preflight(module.policy.chat, **needed)
-        run = open_run(cli)
-        print(f"run folder: {run.folder.path}", flush=True)
-        data.open(module.policy)
+        data.preflight(module.policy.chat, **needed, **({"sft": sft.demonstrations} if sft else {}))
+        run.folder.create()
+        run.folder.keep_config(cli.config_text())
+        run.bar.console.print(f"run folder: {run.folder.path}", highlight=False, soft_wrap=True)
         run.go()
     except KeyboardInterrupt:
-        print(f"\ninterrupted; {run.folder.path} is usable. Continue with the same command and", file=sys.stderr)
-        print(f"  --ckpt_path last --run {run.folder.path}", file=sys.stderr)
+        _say_how_to_go_on(run.folder)
         raise
     finally:
+        run.bar.hide()
         data.close()
-    if (run.folder.path / "metrics.csv").exists():
-        draw_curve(run.folder.path / "metrics.csv", run.folder.path / "curve.png", run.results)
-    limits = f"{data.limits.turns} turns, temperature {data.evaluation.temperature}, seed {data.seed}"
-    print_table(f"{data.tasks}, test, {limits}, {(time.perf_counter() - begun) / 60:.1f} min", run.results)
-    print(f"run folder: {run.folder.path}")
+    if is_first():
+        limits = f"{data.limits.turns} turns, temperature {data.evaluation.temperature:g}, seed {data.seed}"
+        minutes = (time.perf_counter() - begun) / 60
+        print_table(f"{data.tasks}, test split, {limits}, {minutes:.1f} min", run.results)
+        drawn = draw_curve(run.folder.path / "metrics.csv", run.folder.path / "curve.png", run.results)
+        print(f"run folder: {run.folder.path}" + ("" if drawn else " (no curve: nothing was trained)"))
     return run
+
+
+def _say_how_to_go_on(folder: RunFolder) -> None:
+    if not is_first():
+        return
+    if not (folder.path / "config.yaml").exists():
+        print("\ninterrupted before the run began; start it again.", file=sys.stderr)
+        return
+    command = f"python -m lit_agents.fit --config {folder.path}/config.yaml --run {folder.path} --ckpt_path last"
+    print(f"\ninterrupted; {folder.path} is usable. Go on with\n  {command}", file=sys.stderr)
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """The command."""
-    try:
-        return run_command(lambda: fit(args) is None)
-    except KeyboardInterrupt:
-        return 130
+    return run_command(lambda: fit(args))
 
 
 if __name__ == "__main__":

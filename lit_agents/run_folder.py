@@ -3,67 +3,105 @@
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from lit_agents.errors import BadInput
 from lit_agents.types import Episode, TurnRewards
 
 RUNS = Path("runs")
+SHARED = "LIT_AGENTS_RUN"
+"""Environment variable by which the first process of a run tells the processes it starts which folder is theirs."""
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes; the others of a run only train."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
+
+
+@dataclass(frozen=True, order=True)
+class Mark:
+    """How long the two growing files were at some moment of the run; later marks are larger."""
+
+    rows: int = 0
+    """Of ``metrics.csv``."""
+    episodes: int = 0
+    """Bytes of ``episodes.jsonl``."""
 
 
 class RunFolder:
-    """Files of one run.
+    """Files of one run; written by the first process alone.
 
     ``config.yaml`` (resolved, reproduces the run), ``metrics.csv``, ``episodes.jsonl``, ``ledger.json``, ``summary.json``,
     ``curve.png``, ``checkpoints/<stage>/{best,last}.ckpt``.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.writes = path, is_first()
+        self.metrics = MetricsFile(path / "metrics.csv", self.writes)
 
     @staticmethod
-    def create(name: str, chosen: str | None) -> RunFolder:
-        """A new folder: the one chosen, or the next free ``runs/<name>-<number>``.
+    def find(name: str, chosen: str | None) -> RunFolder:
+        """A folder for a new run: the one chosen, or the next free ``runs/<name>-<number>``. Nothing is made yet.
 
         Raises:
-            BadInput: it already holds a run, or cannot be written.
+            BadInput: it already holds a run, or the processes of the run cannot agree on one.
         """
-        path = Path(chosen) if chosen else _next_free(name)
-        if path.exists() and any(path.iterdir()):
+        given = chosen or (None if is_first() else os.environ.get(SHARED))
+        from_outside = TorchElasticEnvironment.detect() or SLURMEnvironment.detect() or not is_first()
+        if from_outside and not given:
+            reason = (
+                "is not given, and each of several processes started from outside would choose a folder of its own."
+            )
+            raise BadInput("--run", reason, "Name one.")
+        path = Path(given) if given else _next_free(name)
+        if is_first() and path.exists() and (not path.is_dir() or any(path.iterdir())):
             way_out = f"Choose another --run, or continue this one with --ckpt_path last --run {path}."
-            raise BadInput(f"--run {path}", "already holds a run.", way_out)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            (path / ".write").write_text("x")
-            (path / ".write").unlink()
-        except OSError as error:
-            why = "no space is left on the disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
-            raise BadInput(f"--run {path}", f"cannot be written: {why}.", "Choose another --run.") from error
+            raise BadInput(f"--run {path}", "already holds a run, or other files.", way_out)
         return RunFolder(path)
 
-    @staticmethod
-    def reopen(name: str, chosen: str | None, checkpoint: str) -> tuple[RunFolder, Path]:
-        """The folder a checkpoint lies in; ``last`` is the newest checkpoint of the chosen, or the newest, run.
+    def create(self) -> None:
+        """Make the folder, and tell the processes that this one will start.
 
         Raises:
-            BadInput: there is none.
+            BadInput: it cannot be written.
+        """
+        if not self.writes:
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path / "ledger.json", "{}\n")
+        except OSError as error:
+            raise BadInput(f"--run {self.path}", f"cannot be written: {error}.", "Choose another --run.") from error
+        os.environ[SHARED] = str(self.path.resolve())
+
+    @staticmethod
+    def reopen(name: str, chosen: str | None, checkpoint: str) -> tuple[RunFolder, Path | None]:
+        """The folder a checkpoint lies in; ``last`` is the newest checkpoint of the chosen, or the newest, run.
+
+        Returns:
+            The folder and the checkpoint; None if the run was interrupted before its first one.
+
+        Raises:
+            BadInput: there is no such run.
         """
         if checkpoint == "last":
-            folder = Path(chosen) if chosen else _newest(name)
-            found = sorted(folder.glob("checkpoints/*/last.ckpt"), key=lambda p: p.stat().st_mtime_ns) if folder else []
-            if not found:
+            folder = Path(chosen or os.environ.get(SHARED, "")) if chosen or not is_first() else _newest(name)
+            if folder is None or not (folder / "config.yaml").is_file():
                 where = folder or RUNS / f"{name}-*"
-                raise BadInput("--ckpt_path last", f"{where} holds no checkpoint.", "Start again without --ckpt_path.")
-            return RunFolder(found[-1].parents[2]), found[-1]
+                way_out = "Name a run folder with --run, or start again without --ckpt_path."
+                raise BadInput("--ckpt_path last", f"{where} holds no run.", way_out)
+            found = sorted(folder.glob("checkpoints/*/last.ckpt"), key=lambda p: p.stat().st_mtime_ns)
+            return RunFolder(folder), found[-1] if found else None
         path = Path(checkpoint)
         if not path.is_file():
             raise BadInput(f"--ckpt_path {checkpoint}", "there is no such file.", "Name a .ckpt file, or last.")
@@ -71,23 +109,41 @@ class RunFolder:
         if not (folder / "config.yaml").is_file() or (chosen and Path(chosen).resolve() != folder):
             reason = "it does not lie in checkpoints/<stage>/ of a run folder" + (f" {chosen}." if chosen else ".")
             raise BadInput(f"--ckpt_path {checkpoint}", reason, "Name the checkpoint inside its run folder.")
+        if path.name != "last.ckpt":
+            reason = "training goes on from last.ckpt alone; the best checkpoint is there to be evaluated."
+            raise BadInput(f"--ckpt_path {checkpoint}", reason, f"Name {path.with_name('last.ckpt')}.")
         return RunFolder(folder), path
 
     def checkpoints(self, stage: str) -> Path:
         """Where a stage's checkpoints are."""
         return self.path / "checkpoints" / stage
 
+    def keep_config(self, text: str) -> None:
+        """Write ``config.yaml``; one that was different becomes ``config.<number>.yaml``."""
+        path = self.path / "config.yaml"
+        if not self.writes or (path.exists() and path.read_text(encoding="utf-8") == text):
+            return
+        if path.exists():
+            number = 1 + len(list(self.path.glob("config.*.yaml")))
+            os.replace(path, self.path / f"config.{number}.yaml")
+        write_whole(path, text)
+
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Replace a file in one step."""
-        write_whole(self.path / name, json.dumps(content, indent=2, sort_keys=False) + "\n")
+        if self.writes:
+            write_whole(self.path / name, json.dumps(content, indent=2, sort_keys=False) + "\n")
 
     def read_json(self, name: str) -> dict[str, Any]:
         """A file's content; empty if it is not there."""
         path = self.path / name
         return dict(json.loads(path.read_text())) if path.exists() else {}
 
-    def add_episodes(self, phase: str, iteration: int, episodes: list[Episode], rewards: list[TurnRewards]) -> None:
+    def add_episodes(
+        self, phase: str, iteration: int, episodes: Sequence[Episode], rewards: Sequence[TurnRewards]
+    ) -> None:
         """Append episodes, a line each; failures have no rewards."""
+        if not self.writes:
+            return
         worth = iter(rewards)
         with (self.path / "episodes.jsonl").open("a", encoding="utf-8") as file:
             for episode in episodes:
@@ -95,60 +151,49 @@ class RunFolder:
                 row = {"phase": phase, "iteration": iteration, **asdict(episode), "stop": episode.stop.value}
                 file.write(json.dumps(row | {"rewards": reward}) + "\n")
 
-    def episodes_size(self) -> int:
-        """Bytes of ``episodes.jsonl``."""
+    def mark(self) -> Mark:
+        """Now."""
         path = self.path / "episodes.jsonl"
-        return path.stat().st_size if path.exists() else 0
+        return Mark(len(self.metrics.rows), path.stat().st_size if path.exists() else 0)
 
-    def cut_episodes(self, size: int) -> None:
-        """Forget what was written after a checkpoint."""
+    def cut(self, mark: Mark) -> None:
+        """Forget what was written later."""
         path = self.path / "episodes.jsonl"
-        if path.exists():
-            os.truncate(path, size)
+        if self.writes and path.exists() and path.stat().st_size > mark.episodes:
+            os.truncate(path, mark.episodes)
+        self.metrics.cut(mark.rows)
 
 
-class MetricsFile(Logger):
-    """``metrics.csv``: a row each time something is logged, with its stage and iteration; new columns are added on the right."""
+class MetricsFile:
+    """``metrics.csv``: a row per iteration, with its stage; new columns are added on the right.
 
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path, self.stage = path, ""
+    Numbers are what they are bit for bit; those that depend on the clock have names that end in ``_seconds`` or ``/s``.
+    """
+
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self._path, self._writes = path, writes
         self.rows: list[dict[str, str]] = []
         if path.exists():
             with path.open(newline="") as file:
                 self.rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
         self._columns = list(dict.fromkeys(name for row in self.rows for name in row))
 
-    @property
-    def name(self) -> str:
-        """For Lightning."""
-        return "metrics"
-
-    @property
-    def version(self) -> str:
-        """For Lightning."""
-        return ""
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """``config.yaml`` has them."""
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def add(self, stage: str, iteration: int, step: int, numbers: Mapping[str, float]) -> None:
         """Add a row."""
-        numbers = dict(metrics)
-        iteration = int(numbers.pop("epoch", 0)) + 1
-        row = {"stage": self.stage, "iteration": str(iteration), "step": str(step or 0)}
+        row = {"stage": stage, "iteration": str(iteration), "step": str(step)}
         row |= {k: repr(float(v)) for k, v in sorted(numbers.items())}
         self.rows.append(row)
-        if set(row) <= set(self._columns):
+        if not set(row) <= set(self._columns):
+            self._rewrite()
+        elif self._writes:
             with self._path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns).writerow(row)
-        else:
-            self._rewrite()
 
     def cut(self, count: int) -> None:
-        """Forget rows written after a checkpoint."""
-        del self.rows[count:]
-        self._rewrite()
+        """Forget later rows."""
+        if count < len(self.rows):
+            del self.rows[count:]
+            self._rewrite()
 
     def _rewrite(self) -> None:
         self._columns = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -156,14 +201,18 @@ class MetricsFile(Logger):
         writer = csv.DictWriter(text, self._columns)
         writer.writeheader()
         writer.writerows(self.rows)
-        write_whole(self._path, text.getvalue())
+        if self._writes:
+            write_whole(self._path, text.getvalue())
 
 
 def write_whole(path: Path, text: str) -> None:
     """Write beside, then rename: whoever reads sees the old content or the new one."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8", newline="")
-    os.replace(beside, path)
+    try:
+        beside.write_text(text, encoding="utf-8", newline="")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _numbered(name: str) -> dict[int, Path]:

@@ -6,10 +6,8 @@ A new algorithm is one subclass that says how episodes are credited (`credit`) a
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -18,6 +16,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from lit_agents.algorithm import losses
+from lit_agents.algorithm.checkpoint import refuse_other
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import ActionScores, CausalLMPolicy, Weights
 from lit_agents.types import TokenBatch, TokenTree
@@ -100,6 +99,7 @@ class AgentModule(LightningModule):
         self.temperature = 1.0
         self.kl_coefficient = kl.reward or kl.loss
         self.reference: Weights | None = None
+        self.numbers: dict[str, float] = {}
         self._sums: dict[str, float] = {}
         self._expected_version = 0
         self.strict_loading = False  # a checkpoint holds what is trained, not the frozen weights
@@ -225,8 +225,9 @@ class AgentModule(LightningModule):
         entropy = self._sums.pop("entropy", 0.0) / weight
         gap = self._sums.pop("logprob_gap", 0.0) / weight
         means = {name: total / steps for name, total in self._sums.items()}
-        means |= {"entropy": entropy, "logprob_gap": gap, "computed_tokens": computed}
-        self.log_dict({f"train/{name}": value for name, value in means.items()}, sync_dist=True)
+        self.numbers = means | {"entropy": entropy, "logprob_gap": gap, "computed_tokens": computed}
+        # not reduced over ranks here: a rank without signal has fewer numbers, and the others would wait for it
+        self.log_dict({f"train/{name}": value for name, value in self.numbers.items()})
 
     # checkpoints
 
@@ -244,35 +245,19 @@ class AgentModule(LightningModule):
             "kl_coefficient": self.kl_coefficient,
         }
 
-    def restore(self, path: Path) -> None:
+    def restore(self, checkpoint: dict[str, Any]) -> int:
         """Take the trained weights of a checkpoint, and nothing else of it.
 
-        Raises:
-            BadInput: it cannot be read without running code in it, or belongs to another algorithm or model.
+        Returns:
+            The optimizer steps behind them.
         """
-        try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-            reason = f"cannot be read as plain tensors ({str(error).splitlines()[0]})."
-            raise BadInput(f"--ckpt_path {path}", reason, "Name a .ckpt file of a run folder.") from error
-        kept = self.reference, self.kl_coefficient
-        self.on_load_checkpoint(checkpoint)
-        self.reference, self.kl_coefficient = kept
         self.load_state_dict(checkpoint["state_dict"], strict=False)
+        return int(checkpoint["global_step"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of something else.
-
-        Raises:
-            BadInput: no checkpoint of ours, another algorithm, other weights or adapters.
-        """
-        kept = checkpoint.get("lit_agents")
-        if kept is None:
-            raise BadInput("--ckpt_path", "is not a checkpoint of lit_agents.", "Name a .ckpt of a run folder.")
-        for key, mine in self.identity().items():
-            if kept["identity"].get(key) != mine:
-                reason = f"it was written with {key} {kept['identity'].get(key)}, this configuration has {mine}."
-                raise BadInput("--ckpt_path", reason, "Use the config.yaml of the run the checkpoint belongs to.")
+        """Go on with the reference policy and the KL coefficient; a checkpoint of something else is refused."""
+        refuse_other(checkpoint, self.identity())
+        kept = checkpoint["lit_agents"]
         self.reference, self.kl_coefficient = kept["reference"], kept["kl_coefficient"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,34 +15,62 @@ from lit_agents.evaluation.result import Result
 
 def print_table(title: str, results: Mapping[str, Result]) -> None:
     """One line per result, with n and interval."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for column in ("policy", "success", "n", "95 % interval", "mean turns"):
         table.add_column(column, justify="left" if column == "policy" else "right")
     for name, result in results.items():
         table.add_row(name, *result.row())
-    Console().print(table)
+    console = Console()
+    console.print(
+        f"\n{title}", highlight=False, markup=False, soft_wrap=True
+    )  # a title of the table would be as narrow
+    console.print(table)
+    if failures := {name: result.failures for name, result in results.items() if result.failures}:
+        counts = ", ".join(f"{name} {count}" for name, count in failures.items())
+        console.print(f"episodes the environment broke, not in n: {counts}", highlight=False, soft_wrap=True)
 
 
-def draw_curve(metrics_csv: Path, picture: Path, results: Mapping[str, Result]) -> None:
-    """Success over RL iterations: training rollouts, validation, and the test results as lines."""
+def draw_curve(metrics_csv: Path, picture: Path, results: Mapping[str, Result]) -> bool:
+    """Success over iterations: rollouts, validation, and the test results as lines.
+
+    A run without RL shows the loss of its demonstrations instead of rollouts; the answer is whether there was anything.
+    """
+    rows = _rows(metrics_csv)
+    if not rows:
+        return False
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with metrics_csv.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("stage") == "rl"]
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for column, label, style in (
-        ("rollout/success", "training rollouts", "-"),
-        ("validation/success", "validation", "o--"),
-    ):
-        points = [(int(row["iteration"]), float(row[column])) for row in rows if row.get(column)]
-        if points:
-            axes.plot(*zip(*points, strict=True), style, label=label)
+    if rows[0]["stage"] == "rl":
+        _draw(axes, rows, "rollout/success", "-", label="training rollouts")
+    else:
+        right = axes.twinx()
+        _draw(right, rows, "train/nll", "k-", label="loss")
+        right.set(ylabel="negative log-likelihood of the demonstrations (black)")
+    _draw(axes, rows, "validation/success", "o--", label="validation")
     for i, (name, result) in enumerate(results.items()):
         axes.axhline(result.rate, color=f"C{i + 2}", linestyle=":", label=f"test, {name}: {result.rate:.2f}")
-    axes.set(xlabel="RL iteration", ylabel="success", ylim=(-0.02, 1.02))
+    axes.set(xlabel="iteration" if rows[0]["stage"] == "rl" else "epoch", ylabel="success", ylim=(-0.02, 1.02))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="small")
     figure.savefig(picture, dpi=120)
+    return True
+
+
+def _rows(metrics_csv: Path) -> list[dict[str, str]]:
+    """The iterations of RL, or of SFT if there were none."""
+    if not metrics_csv.exists():
+        return []
+    with metrics_csv.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if row["stage"] == "rl"] or rows
+
+
+def _draw(axes: Any, rows: list[dict[str, str]], column: str, style: str, label: str) -> None:
+    points = [(int(row["iteration"]), float(row[column])) for row in rows if row.get(column)]
+    if points:
+        axes.plot(*zip(*points, strict=True), style, label=label)

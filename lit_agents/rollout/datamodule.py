@@ -90,7 +90,11 @@ class RolloutDataModule(LightningDataModule):
         Raises:
             BadInput: they cannot be had, or cannot supply what the reward needs.
         """
-        found = self.environment.tasks(self.tasks, name, count or self.counts[name])
+        flags = {"spec": "data.tasks", "count": "sft.demonstrations" if name == "sft" else f"data.{name}_tasks"}
+        try:
+            found = self.environment.tasks(self.tasks, name, count or self.counts[name])
+        except BadInput as error:  # the environment knows its arguments, the user typed flags
+            raise BadInput(flags.get(error.where, error.where), error.reason, error.way_out) from error
         self.reward.check(found)
         return found
 

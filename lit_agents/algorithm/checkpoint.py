@@ -1,0 +1,43 @@
+"""Reading a checkpoint, and telling whether it belongs to what is configured, before any model is loaded."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_agents.errors import BadInput
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, from plain tensors and values alone.
+
+    Raises:
+        BadInput: it cannot be read without running code in it.
+    """
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        reason = f"cannot be read as plain tensors ({str(error).splitlines()[0]})."
+        raise BadInput(f"--ckpt_path {path}", reason, "Name a .ckpt file of a run folder.") from error
+
+
+def refuse_other(checkpoint: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Refuse a checkpoint of something else; needs no model.
+
+    Args:
+        checkpoint: see `read_checkpoint`.
+        identity: what it must have been written with; see `AgentModule.identity`.
+
+    Raises:
+        BadInput: no checkpoint of ours, another algorithm, other weights or adapters.
+    """
+    kept = checkpoint.get("lit_agents")
+    if kept is None:
+        raise BadInput("--ckpt_path", "is not a checkpoint of lit_agents.", "Name a .ckpt of a run folder.")
+    for key, mine in identity.items():
+        if kept["identity"].get(key) != mine:
+            reason = f"it was written with {key} {kept['identity'].get(key)}, this configuration has {mine}."
+            raise BadInput("--ckpt_path", reason, "Use the config.yaml of the run the checkpoint belongs to.")
