@@ -75,7 +75,9 @@ def checkpoint_of(cli: AgentCLI) -> dict[str, Any] | None:
     content = read_checkpoint(path)
     written = content.get("lit_agents", {}).get("identity", {}).get("algorithm")
     of_stage = SFT(cli.model.policy) if cli.value("sft") and written == SFT.__qualname__ else cli.model
-    refuse_other(content, of_stage.identity())
+    identity = of_stage.identity()
+    del identity["kl"]  # how it was trained, not what it is
+    refuse_other(content, identity)
     return content
 
 

@@ -1,0 +1,227 @@
+"""The training command, whole: what it leaves behind, and what continues it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_agents.evaluation.result import Result
+from lit_agents.fit import fit, main
+from lit_agents.run_folder import Mark, MetricsFile, RunFolder
+
+
+def rows(run: str | Path) -> list[dict[str, str]]:
+    with (Path(run) / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if not k.endswith(("_seconds", "/s"))} for row in csv.DictReader(file)]
+
+
+def episodes(run: str | Path) -> list[dict]:
+    return [json.loads(line) for line in (Path(run) / "episodes.jsonl").read_text().splitlines()]
+
+
+def weights(run: str | Path, stage: str = "rl") -> dict[str, torch.Tensor]:
+    return torch.load(Path(run) / "checkpoints" / stage / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_leaves_everything_that_was_promised(toy, capfd):
+    run = fit(["--config", toy])
+    path = Path("runs/toy-1")
+    assert run.folder.path == path
+    files = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
+    assert files == {
+        "config.yaml", "metrics.csv", "episodes.jsonl", "ledger.json", "summary.json", "curve.png",
+        "checkpoints/sft/last.ckpt", "checkpoints/rl/last.ckpt", "checkpoints/rl/best.ckpt",
+    }  # fmt: skip
+    summary = json.loads((path / "summary.json").read_text())
+    assert list(summary["success"]) == ["base", "sft", "rl"]
+    for result in summary["success"].values():
+        assert {"rate", "n", "low", "high", "conditions"} <= result.keys()
+        assert {"split", "turn_limit", "sampling", "seed", "environment"} <= result["conditions"].keys()
+    ledger = json.loads((path / "ledger.json").read_text())
+    assert (ledger["demonstrations"], ledger["episodes"]) == (16, 3 * 8)
+    assert {"sft", "rl", "testing", "collecting"} <= ledger["seconds"].keys()
+    found = episodes(path)
+    phases = {phase: sum(e["phase"] == phase for e in found) for phase in dict.fromkeys(e["phase"] for e in found)}
+    assert phases == {"test/base": 4, "sft": 16, "test/sft": 4, "rl": 24, "validation": 4, "test/rl": 4}
+    turn = next(e for e in found if e["phase"] == "rl")["turns"][0]
+    assert {
+        "observation_ids",
+        "action_ids",
+        "action_logprobs",
+        "policy_version",
+        "observation",
+        "action",
+        "signals",
+    } <= set(turn)
+    assert len(turn["action_ids"]) == len(turn["action_logprobs"])
+    assert [(r["stage"], r["iteration"]) for r in rows(path)] == [("sft", str(i)) for i in range(1, 7)] + [
+        ("rl", "1"), ("rl", "2"), ("rl", "3"),
+    ]  # fmt: skip
+    out, err = capfd.readouterr()
+    assert err == ""  # neither Lightning nor transformers has anything to say
+    assert len([line for line in out.splitlines() if line.startswith(("sft ", "rl "))]) == 9
+
+
+def test_the_progress_line_shows_the_iteration_it_names(toy, capfd):
+    fit(["--config", toy, "--trainer.max_epochs", "2"])
+    lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith(("sft ", "rl "))]
+    for line, row in zip(lines, rows("runs/toy-1"), strict=True):
+        assert f"entropy {float(row['train/entropy']):.3f}" in line
+        assert "tokens/s" in line and "min left" in line
+
+
+def test_rollouts_carry_the_number_of_steps_behind_them(toy):
+    fit(["--config", toy])
+    versions = {(e["phase"], e["iteration"]): {t["policy_version"] for t in e["turns"]} for e in episodes("runs/toy-1")}
+    assert versions["sft", 1] == {-1} and versions["test/base", 0] == {0} and versions["test/sft", 0] == {24}
+    assert [versions["rl", i] for i in (1, 2, 3)] == [{0}, {1}, {2}]
+
+
+def test_a_finished_run_resumed_only_prints_its_table_again(toy):
+    first = fit(["--config", toy]).results
+    before = {p: p.read_bytes() for p in Path("runs").rglob("*") if p.suffix in (".jsonl", ".csv", ".ckpt", ".yaml")}
+    again = fit(["--config", "runs/toy-1/config.yaml", "--ckpt_path", "last"])
+    assert again.results == first
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_a_run_goes_on_from_its_last_checkpoint_to_the_same_end(toy):
+    fit(["--config", toy, "--run", "whole"])
+    fit(["--config", toy, "--run", "parts", "--trainer.max_epochs", "1"])
+    with (Path("parts") / "episodes.jsonl").open("a") as file:
+        file.write('{"phase": "rl", "written": "after the checkpoint"}\n')
+    run = fit(["--config", toy, "--run", "parts", "--ckpt_path", "last"])
+    assert run.results["rl"] == fit(["--config", toy, "--run", "whole", "--ckpt_path", "last"]).results["rl"]
+    assert same(weights("parts"), weights("whole"))
+    assert rows("parts") == rows("whole")
+    assert episodes("parts") == episodes("whole")
+    assert (Path("parts") / "config.1.yaml").exists()  # it was configured for one iteration before
+
+
+def test_a_checkpoint_of_the_supervised_stage_begins_rl_again(toy):
+    fit(["--config", toy, "--run", "run"])
+    before, whole = weights("run"), episodes("run")
+    fit(["--config", toy, "--ckpt_path", "run/checkpoints/sft/last.ckpt"])
+    assert same(weights("run"), before)
+    assert episodes("run") == whole
+
+
+def test_a_run_without_a_checkpoint_begins_again_in_its_folder(toy):
+    run = fit(["--config", toy, "--run", "run"])
+    for path in Path("run/checkpoints").rglob("*.ckpt"):
+        path.unlink()
+    summary = json.loads(Path("run/summary.json").read_text())
+    for name in ("sft", "rl"):
+        del summary["success"][name], summary["written"][name]
+    Path("run/summary.json").write_text(json.dumps(summary))
+    again = fit(["--config", toy, "--run", "run", "--ckpt_path", "last"])
+    assert again.results == run.results
+    assert [e["phase"] for e in episodes("run")].count("test/base") == 4
+    assert len(rows("run")) == 9
+
+
+@pytest.mark.parametrize("algorithm", ["ppo.PPO", "rloo.RLOO", "reinforce_pp.ReinforcePP"])
+def test_every_algorithm_trains(toy, algorithm):
+    args = ["--model", f"lit_agents.algorithm.{algorithm}", "--model.kl.reward", "0.01", "--trainer.max_epochs", "1"]
+    fit(["--config", toy, *args])
+    assert float(rows("runs/toy-1")[-1]["rollout/kl"]) == pytest.approx(0, abs=1e-3)
+    assert not same(weights("runs/toy-1"), weights("runs/toy-1", "sft"))
+
+
+def test_the_supervised_stage_can_be_all_there_is(toy):
+    args = ["--model", "lit_agents.algorithm.sft.SFT", "--sft", "null", "--data.schedule.tasks", "8"]
+    assert main(["--config", toy, *args, "--data.schedule.group_size", "1", "--data.schedule.minibatches", "4"]) == 0
+    assert [r["stage"] for r in rows("runs/toy-1")] == ["sft"] * 3
+    summary = json.loads(Path("runs/toy-1/summary.json").read_text())
+    assert list(summary["success"]) == ["base", "sft"]
+    assert Path("runs/toy-1/curve.png").exists()
+    assert main(["--config", toy, *args]) == 2  # groups of four equal demonstrations
+
+
+def test_rl_can_be_all_there_is_and_can_be_nothing(toy):
+    assert list(fit(["--config", toy, "--sft", "null", "--trainer.max_epochs", "1"]).results) == ["base", "rl"]
+    assert list(fit(["--config", toy, "--sft", "null", "--trainer.max_epochs", "0"]).results) == ["base"]
+    assert not Path("runs/toy-2/curve.png").exists()
+
+
+def test_overrides_on_the_command_line_win_over_the_file(toy):
+    fit(["--config", toy, "--sft", "null", "--data.schedule.tasks", "4", "--trainer.max_epochs", "1"])
+    assert [r["rollout/n"] for r in rows("runs/toy-1")] == ["16.0"]
+
+
+def test_tensorboard_and_wandb_get_the_numbers_too(toy, monkeypatch, tmp_path):
+    pytest.importorskip("tensorboard")
+    (tmp_path / "loggers.yaml").write_text(
+        "trainer: {logger: [{class_path: lightning.pytorch.loggers.TensorBoardLogger, init_args: {save_dir: logs}}]}"
+    )
+    fit(["--config", toy, "--config", "loggers.yaml", "--trainer.max_epochs", "1"])
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tags: set[str] = set()
+    for file in Path("logs").rglob("events.*"):
+        tags |= set(EventAccumulator(str(file)).Reload().Tags()["scalars"])
+    assert {"rollout/success", "train/entropy", "train/nll"} <= tags
+    assert len(rows("runs/toy-1")) == 7
+
+
+@pytest.mark.slow
+def test_wandb_works_offline_beside_the_table(toy, monkeypatch, tmp_path):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    (tmp_path / "loggers.yaml").write_text(
+        "trainer: {logger: {class_path: lightning.pytorch.loggers.WandbLogger, init_args: {save_dir: logs, project: toy}}}"
+    )
+    Path("logs").mkdir()
+    fit(["--config", toy, "--config", "loggers.yaml", "--trainer.max_epochs", "1", "--sft", "null"])
+    import wandb
+
+    wandb.finish()
+    assert list(Path("logs").rglob("*.wandb"))
+    assert len(rows("runs/toy-1")) == 1
+
+
+def test_rows_gain_columns_on_the_right_and_are_cut_from_the_end(tmp_path):
+    table = MetricsFile(tmp_path / "metrics.csv")
+    table.add("sft", 1, 2, {"b": 0.1})
+    table.add("rl", 1, 3, {"a": 1 / 3})
+    table = MetricsFile(tmp_path / "metrics.csv")
+    assert table.rows == [
+        {"stage": "sft", "iteration": "1", "step": "2", "b": "0.1"},
+        {"stage": "rl", "iteration": "1", "step": "3", "a": "0.3333333333333333"},
+    ]
+    table.cut(1)
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["stage,iteration,step,b", "sft,1,2,0.1"]
+
+
+def test_run_folders_are_numbered_and_marks_are_ordered_by_time(toy):
+    assert RunFolder.find("x", None).path == Path("runs/x-1")
+    for number in (2, 10):
+        Path(f"runs/x-{number}").mkdir(parents=True)
+    assert RunFolder.find("x", None).path == Path("runs/x-11")
+    assert Mark(2, 10) < Mark(3, 10) < Mark(3, 11)
+
+
+def test_a_process_that_another_one_started_writes_nothing_and_takes_its_folder(toy, monkeypatch, tmp_path):
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    monkeypatch.setenv("LIT_AGENTS_RUN", str(tmp_path / "shared"))
+    folder = RunFolder.find("toy", None)
+    folder.create()
+    folder.metrics.add("rl", 1, 1, {"a": 1.0})
+    folder.write_json("summary.json", {})
+    assert folder.path == tmp_path / "shared" and not folder.path.exists()
+
+
+def test_a_result_survives_the_file_it_is_written_to(toy):
+    result = fit(["--config", toy, "--sft", "null", "--trainer.max_epochs", "0"]).results["base"]
+    assert Result.from_json(json.loads(json.dumps(result.as_json()))) == result
