@@ -145,7 +145,10 @@ class AgentModule(LightningModule):
 
     def sum_over_ranks(self, x: Tensor) -> Tensor:
         """The sum of a tensor over all processes of the run."""
-        return cast(Tensor, self.trainer.strategy.reduce(x, reduce_op="sum")) if self._trainer else x
+        if not self._trainer:
+            return x
+        mine = x.to(self.device, copy=True)  # NCCL sums on the device alone, and in place
+        return cast(Tensor, self.trainer.strategy.reduce(mine, reduce_op="sum")).to(x.device)
 
     def adapt_kl(self, kl_per_token: float, episodes: int) -> None:
         """Move an adaptive coefficient towards its target."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +67,13 @@ def balanced(sizes: Sequence[int], parts: int) -> list[list[int]]:
 
 
 def batches(
-    credited: Credited, order: Sequence[int], minibatches: int, micro_batches: int, per_episode: bool, skip_zero: bool
+    credited: Credited,
+    order: Sequence[int],
+    minibatches: int,
+    micro_batches: int,
+    per_episode: bool,
+    skip_zero: bool,
+    share: Callable[[float], float] = lambda count: 1.0,
 ) -> Iterator[list[TokenBatch]]:
     """One pass: minibatches, each a list of exactly ``micro_batches`` micro-batches.
 
@@ -75,11 +81,14 @@ def batches(
         order: the episodes, neighbours kept together.
         per_episode: see `token_weights`.
         skip_zero: leave out episodes all of whose advantages are 0; the others' weights do not change by it.
+        share: from the tokens (or episodes, if those count the same) of a minibatch, those left out included, to what its
+            weights sum to: how ranks agree on one mean.
     """
     lengths = [len(e.token_ids) for e in credited.episodes]
     for chosen in balanced([lengths[b] for b in order], minibatches):
         rows = [order[i] for i in chosen]
-        weights_BA = token_weights(credited.columns.mask_BA[rows], per_episode)
+        mask_BA = credited.columns.mask_BA[rows]
+        weights_BA = token_weights(mask_BA, per_episode) * share(float(len(rows) if per_episode else mask_BA.sum()))
         weight_of = dict(zip(rows, weights_BA, strict=True))
         if skip_zero:
             rows = [b for b in rows if bool(credited.advantages_BA[b].any())]

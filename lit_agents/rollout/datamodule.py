@@ -190,22 +190,21 @@ class RolloutDataModule(LightningDataModule):
             order = found.shuffled(self.seed, self.iteration, number)
             for minibatch in batches(
                 data, order, schedule.minibatches, schedule.micro_batches,
-                module.per_episode_mean, module.skips_zero_advantage and not module.kl.loss,
+                module.per_episode_mean, module.skips_zero_advantage and not module.kl.loss, self._share,
             ):  # fmt: skip
-                scale = self._share(sum(int(b.tree.mask_BA.sum()) for b in minibatch))
                 for batch in minibatch:
                     self.ledger.tokens_trained += int(batch.tree.mask_BA.sum())
                     self.ledger.tokens_computed += len(batch.tree.ids_S)
-                    yield replace(batch, weights_BA=batch.weights_BA * scale)
+                    yield batch
         self.iteration += 1
 
-    def _share(self, tokens: int) -> float:
-        """What this rank's loss counts for, so that the average over ranks is the mean over all ranks' tokens."""
+    def _share(self, count: float) -> float:
+        """What this rank's loss counts for, so that the average over ranks is the mean over what all ranks have."""
         assert self.trainer is not None
         if self.trainer.world_size == 1:
             return 1.0
-        everywhere = float(self.module.sum_over_ranks(torch.tensor(float(tokens), device=self.module.device)))
-        return tokens * self.trainer.world_size / max(everywhere, 1.0)
+        everywhere = float(self.module.sum_over_ranks(torch.tensor(count)))
+        return count * self.trainer.world_size / max(everywhere, 1.0)
 
     def _collect(self) -> Iteration:
         assert self.trainer is not None and self.stage is not None and self._sampler is not None

@@ -103,16 +103,20 @@ class Recruiter:
         failures: list[Episode] = []
         for attempt in range(self.schedule.retries + 1):
             open_ = [i for i in range(len(places)) if i not in episodes or episodes[i].stop.is_failure]
-            jobs = [
-                Job(places[i][1], places[i][2], (*key, places[i][0], places[i][1].id, places[i][2], attempt))
-                for i in open_
-            ]
+            jobs = []
+            for i in open_:
+                n, task, member = places[i]
+                jobs.append(Job(task, member, (*key, self._place(n), task.id, member, attempt)))
             if not jobs:
                 break
             for i, episode in zip(open_, self.play(jobs), strict=True):
                 episodes[i] = episode
                 failures += [episode] if episode.stop.is_failure else []
         return [episodes[i] for i in range(len(places))], tuple(failures)
+
+    def _place(self, n: int) -> int:
+        """Number of this rank's n-th task among those of all ranks: what is played does not depend on how many there are."""
+        return self.rank + self.ranks * n
 
     def _groups(self, tasks: Sequence[Task], episodes: Sequence[Episode]) -> Iterator[EpisodeGroup | None]:
         """One group per task; None where too few members survived."""
@@ -148,11 +152,14 @@ def credited(found: Iteration, module: AgentModule, version: int, parts: int) ->
         after_B = after_B * torch.tensor([float(e.stop.is_truncated) for e in found.episodes])
     if module.kl.used:
         difference_BA = torch.where(mask_BA, losses.kl_k1(columns.logprobs_BA, ref_BA), 0.0)
-        numbers["kl"] = float(difference_BA.sum() / mask_BA.sum())
+        everywhere = torch.stack([difference_BA.sum(), mask_BA.sum(), torch.tensor(float(len(found.episodes)))])
+        # on all ranks together, or each would adapt a coefficient of its own
+        total, tokens, episodes = module.sum_over_ranks(everywhere).tolist()
+        numbers["kl"] = total / tokens
         if module.kl.reward:
             rewards_BA = rewards_BA - module.kl_coefficient * difference_BA
         numbers["kl_coefficient"] = module.kl_coefficient
-        module.adapt_kl(numbers["kl"], len(found.episodes))
+        module.adapt_kl(numbers["kl"], int(episodes))
     advantages_BA, returns_BA = module.credit(
         Experience(mask_BA, rewards_BA, values_BA, after_B, found.group_numbers())
     )

@@ -195,3 +195,19 @@ def test_micro_batches_may_be_empty_and_their_number_is_fixed():
         assert sum(sizes) == (0 if skip_zero else 2) and 0 in sizes
     empty = found[0][0]
     assert len(empty.tree.ids_S) == 0 and empty.weights_BA.shape == empty.advantages_BA.shape == (0, 0)
+
+
+@pytest.mark.parametrize("per_episode", [False, True])
+def test_a_ranks_share_is_of_all_its_episodes_those_without_advantage_included(per_episode: bool):
+    episodes = forest(5, episodes=8)
+    credited = credit(episodes, zero=(1, 4, 5))
+    asked: list[float] = []
+
+    def share(count: float) -> float:
+        asked.append(count)
+        return 0.25
+
+    (scaled,) = batches(credited, range(8), 1, 1, per_episode, True, share)
+    (plain,) = batches(credited, range(8), 1, 1, per_episode, True)
+    assert asked == [8.0 if per_episode else sum(len(t.action_ids) for e in episodes for t in e.turns)]
+    assert torch.equal(scaled[0].weights_BA, 0.25 * plain[0].weights_BA)

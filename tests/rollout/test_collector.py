@@ -1,0 +1,193 @@
+"""Episodes as they are played: how each ends, what each holds, and in which order they come back."""
+
+from __future__ import annotations
+
+import pytest
+
+from lit_agents.environment.base import TextEnvironment
+from lit_agents.environment.pool import Failure
+from lit_agents.environment.toy import CorridorWorld, EchoWorld
+from lit_agents.errors import BadInput
+from lit_agents.policy.chat import ChatFormat
+from lit_agents.policy.sampling import Sampling
+from lit_agents.reward.outcome import Outcome
+from lit_agents.rollout.batch import columns_of
+from lit_agents.rollout.collector import Collector, Job
+from lit_agents.rollout.limits import Limits
+from lit_agents.rollout.players import Choice, ExpertPlayer, Player, RandomPlayer
+from lit_agents.rollout.stage import Stage as RunningStage
+from lit_agents.types import Episode, StopReason, Task
+from tests.rollout.puppets import LocalPool, Scripted, Stage
+from tests.tiny import tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def chat() -> ChatFormat:
+    return ChatFormat.from_tokenizer(tiny_tokenizer())
+
+
+def job(name: str) -> Job:
+    return Job(Task("f", name, "train"), 0, ("seed", name))
+
+
+def play(
+    chat: ChatFormat, scripts: dict[str, list[str | Choice | Failure]], **limits: int
+) -> tuple[list[Episode], Scripted, LocalPool]:
+    """One episode per script, by name of the task."""
+    player = Scripted(chat, lambda key: scripts[str(key[1])])
+    pool = LocalPool(Stage())
+    collector = Collector(pool, chat, Limits(**({"turns": 4, "context": 2000, "concurrent": 3} | limits)), 20)
+    return collector.collect([job(name) for name in scripts], player), player, pool
+
+
+@pytest.mark.parametrize(
+    ("script", "stop", "turns"),
+    [
+        (["look", "win"], StopReason.WON, 2),
+        (["lose"], StopReason.LOST, 1),
+        (["look", "end"], StopReason.ENDED, 2),
+        (["look", "cut"], StopReason.TRUNCATED, 2),
+        (["look"], StopReason.TURN_LIMIT, 4),
+        (["look", "look", "look", "win"], StopReason.WON, 4),  # in the last turn there is
+        (["look", "crash"], StopReason.ENVIRONMENT_CRASH, 1),
+        (["look", Failure(StopReason.ENVIRONMENT_TIMEOUT, "slow")], StopReason.ENVIRONMENT_TIMEOUT, 1),
+        (["look", Choice("win", (119, 105), (-1.0, -1.0), finished=False)], StopReason.UNFINISHED_ACTION, 2),
+    ],
+)
+def test_an_episode_ends_for_the_reason_it_ended(chat: ChatFormat, script, stop: StopReason, turns: int):
+    (episode,), _, _ = play(chat, {"1": script})
+    assert (episode.stop, len(episode.turns)) == (stop, turns)
+    assert episode.won == (stop is StopReason.WON)
+    if stop is StopReason.ENVIRONMENT_CRASH:
+        assert episode.error == "the lamp is broken"
+
+
+def test_a_world_that_cannot_begin_is_a_failure_and_takes_nobody_with_it(chat: ChatFormat):
+    episodes, player, _ = play(chat, {"1": ["win"], "broken": ["win"], "3": ["win"]}, concurrent=2)
+    assert [e.stop for e in episodes] == [StopReason.WON, StopReason.ENVIRONMENT_CRASH, StopReason.WON]
+    assert episodes[1].turns == () and episodes[1].error == "no such house" and ("seed", "broken") not in player.seen
+
+
+def test_an_unfinished_action_is_kept_and_not_played(chat: ChatFormat):
+    cut = Choice("gain gain gai", (5, 6, 7), (-1.0, -2.0, -3.0), finished=False)
+    (episode,), _, pool = play(chat, {"1": ["gain", cut]})
+    assert pool.played == [{0: "gain"}]
+    last = episode.turns[-1]
+    assert (last.action, last.action_ids, last.action_logprobs) == (cut.text, cut.ids, cut.logprobs)
+    assert last.signals == {} and episode.score == 1.0
+    columns = columns_of([episode], [Outcome(loss=-1.0)(episode)])
+    assert columns.rewards_BA[0].tolist() == [0.0] * (columns.rewards_BA.shape[1] - 1) + [-1.0]
+
+
+def test_an_episode_stops_where_the_next_action_might_not_fit_the_context(chat: ChatFormat):
+    first, command = len(chat.first("task 1")), len(chat.action_ids("look"))
+    following = len(chat.next("saw look"))
+    lengths = [first + k * (command + following) for k in range(5)]  # before the action of each turn
+    for k in (1, 2, 3):
+        for context, turns in ((lengths[k] + 20, k + 1), (lengths[k] + 19, k)):  # 20: the longest action
+            (episode,), _, _ = play(chat, {"1": ["look"]}, context=context, turns=9)
+            limited = episode.stop is StopReason.CONTEXT_LIMIT
+            assert (len(episode.turns), limited) == (turns, True)
+    with pytest.raises(BadInput, match=rf"data\.limits\.context: {first + 19} tokens; the first message of task 1"):
+        play(chat, {"1": ["look"]}, context=first + 19)
+
+
+def test_every_turn_begins_with_all_that_was_said_before(chat: ChatFormat):
+    scripts = {str(i): ["look", f"gain {i}", "mumble", "win" if i % 2 else "look"] for i in range(7)}
+    episodes, player, _ = play(chat, dict(scripts))
+    for name, episode in zip(scripts, episodes, strict=True):
+        shown, before = player.seen[("seed", name)], []
+        assert len(shown) == len(episode.turns) == 4
+        for k, turn in enumerate(episode.turns):
+            before += turn.observation_ids
+            assert list(shown[k]) == before
+            before += turn.action_ids
+            expected = f"task {name}" if k == 0 else f"saw {scripts[name][k - 1]}"
+            assert turn.observation == expected
+            assert list(turn.observation_ids) == (chat.next(expected) if k else chat.first(expected))
+        assert episode.token_ids == before
+        assert all(turn.policy_version == 7 for turn in episode.turns)
+
+
+def test_signals_are_the_score_its_change_whether_the_action_was_valid_and_the_worlds_own(chat: ChatFormat):
+    (episode,), _, _ = play(chat, {"1": ["gain", "mumble", "gain", "gain"]})
+    assert [dict(t.signals) for t in episode.turns] == [
+        {"score": 1.0, "gain": 1.0, "valid": True, "echo": "gain"},
+        {"score": 1.0, "gain": 0.0, "valid": False, "echo": "mumble"},
+        {"score": 2.0, "gain": 1.0, "valid": True, "echo": "gain"},
+        {"score": 3.0, "gain": 1.0, "valid": True, "echo": "gain"},
+    ]
+    assert (episode.score, episode.max_score, episode.won) == (3.0, 3.0, False)  # a full score alone is no win
+
+
+def test_results_keep_the_order_of_the_jobs_and_free_places_are_filled_at_once(chat: ChatFormat):
+    lengths = [4, 1, 2, 1, 3, 1, 2]
+    scripts: dict[str, list[str | Choice | Failure]] = {
+        str(i): ["look"] * (n - 1) + ["win"] for i, n in enumerate(lengths)
+    }
+    episodes, player, _ = play(chat, scripts, concurrent=3)
+    assert [e.task.id for e in episodes] == list(scripts)
+    assert [len(e.turns) for e in episodes] == lengths
+    # who plays in which round: a place that is free takes the next job before the next action
+    rounds = [[str(s.key[1]) for s in r] for r in player.rounds]
+    assert rounds == [["0", "1", "2"], ["0", "3", "2"], ["0", "4", "5"], ["0", "4", "6"], ["4", "6"]]
+    assert {s.session for r in player.rounds for s in r} == {0, 1, 2}
+    assert all([s.session for s in r] == sorted(s.session for s in r) for r in player.rounds)
+    assert len(player.finished) == len(lengths)
+
+
+def test_progress_counts_every_episode_once(chat: ChatFormat):
+    ended: list[int] = []
+    player = Scripted(chat, lambda key: ["look", "win"])
+    collector = Collector(LocalPool(Stage()), chat, Limits(concurrent=2), 20, ended.append)
+    assert len(collector.collect([job(str(i)) for i in range(5)], player)) == sum(ended) == 5
+    assert collector.collect([], player) == []
+
+
+def test_a_check_names_the_task_that_cannot_be_begun_or_does_not_fit(chat: ChatFormat):
+    collector = Collector(LocalPool(Stage()), chat, Limits(context=60), 20)
+    collector.check([Task("f", "1", "train")])
+    with pytest.raises(BadInput, match=r"task broken cannot be begun \(environment_crash: no such house\)"):
+        collector.check([Task("f", "1", "train"), Task("f", "broken", "train")])
+    with pytest.raises(BadInput, match=r"the first message of task 1{50} has"):
+        collector.check([Task("f", "1" * 50, "train")])
+
+
+# real processes
+
+
+def evaluated(environment: TextEnvironment, spec: str, player: Player, chat: ChatFormat, seed: int) -> list[Episode]:
+    stage = RunningStage(environment, chat, Limits(turns=8, context=600, concurrent=4))
+    try:
+        tasks = environment.tasks(spec, "test", 10)
+        return stage.evaluate(tasks, player, Sampling(), seed, lambda *_: None)
+    finally:
+        stage.close()
+
+
+@pytest.mark.parametrize(("environment", "spec"), [(EchoWorld(), "r3-w4"), (CorridorWorld(), "n6")])
+def test_the_expert_wins_and_chance_is_a_function_of_the_seed(environment, spec: str, chat: ChatFormat):
+    expert = evaluated(environment, spec, ExpertPlayer(chat), chat, 0)
+    assert all(e.won and e.score == e.max_score for e in expert) and len(expert) == 10
+    assert all(t.policy_version == -1 and t.action_logprobs == () for e in expert for t in e.turns)
+    assert all(t.action_ids == tuple(chat.action_ids(t.action)) for e in expert for t in e.turns)
+    first, again, other = (evaluated(environment, spec, RandomPlayer(chat), chat, seed) for seed in (1, 1, 2))
+    assert first == again != other
+    assert {t.action for e in first for t in e.turns} <= {
+        "red",
+        "blue",
+        "green",
+        "pink",
+        "grey",
+        "black",
+        "left",
+        "right",
+    }
+    assert sum(e.won for e in [*first, *other]) < 15
+
+
+def test_a_player_that_is_not_answered_is_a_failure(chat: ChatFormat):
+    collector = Collector(LocalPool(Stage()), chat, Limits(concurrent=2), 20)
+    for player, said in ((ExpertPlayer(chat), "no expert action"), (RandomPlayer(chat), "no admissible action")):
+        (episode,) = collector.collect([job("1")], player)
+        assert episode.stop is StopReason.ENVIRONMENT_GARBAGE and said in episode.error
