@@ -161,7 +161,7 @@ class AgentCLI(LightningCLI):
         """
         try:
             trainer = self.trainer_for([], self.datamodule.schedule.micro_batches, logger=False)
-        except (MisconfigurationException, ValueError, TypeError) as error:
+        except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
             if isinstance(error, BadInput):
                 raise
             reason = " ".join(str(error).split())

