@@ -79,22 +79,24 @@ class AgentCLI(LightningCLI):
     command = "fit"
 
     def __init__(self, args: Sequence[str] | None) -> None:
+        parser = {
+            "prog": f"python -m lit_agents.{self.command}",
+            "description": "Train, evaluate and study language-model agents.",
+            "exit_on_error": False,
+        }
         try:
-            super().__init__(
-                AgentModule,
-                RolloutDataModule,
-                subclass_mode_model=True,
-                save_config_callback=None,
-                seed_everything_default=1,
-                auto_configure_optimizers=False,
-                run=False,
-                args=None if args is None else list(args),
-                parser_kwargs={
-                    "prog": f"python -m lit_agents.{self.command}",
-                    "description": "Train, evaluate and study language-model agents.",
-                    "exit_on_error": False,
-                },
-            )
+            with quiet():
+                super().__init__(
+                    AgentModule,
+                    RolloutDataModule,
+                    subclass_mode_model=True,
+                    save_config_callback=None,
+                    seed_everything_default=1,
+                    auto_configure_optimizers=False,
+                    run=False,
+                    args=None if args is None else list(args),
+                    parser_kwargs=parser,
+                )
         except argparse.ArgumentError as error:
             raise refusal(str(error), self.command) from error
 

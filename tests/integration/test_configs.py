@@ -1,0 +1,122 @@
+"""Every configuration that is shipped: those for a CPU run one small iteration, the paper's are built as shapes."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Qwen2Config
+
+from lit_agents.algorithm.module import AgentModule
+from lit_agents.cli import AgentCLI
+from lit_agents.environment.textworld import TextWorld
+from lit_agents.fit import fit
+from lit_agents.policy import causal_lm
+
+CONF = Path(__file__).parents[2] / "conf"
+CPU = sorted((CONF / "textworld").glob("*.yaml"))
+PAPER = sorted((CONF / "textworld" / "paper").glob("*.yaml"))
+
+SHAPE = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+QWEN = {
+    "Qwen/Qwen2.5-1.5B-Instruct": (dict(zip(SHAPE, (1536, 8960, 28, 12, 2), strict=True)), True, 1.54e9),
+    "Qwen/Qwen2.5-7B-Instruct": (dict(zip(SHAPE, (3584, 18944, 28, 28, 4), strict=True)), False, 7.62e9),
+}
+"""Shape, whether the embeddings are tied, and the number of parameters their model cards give."""
+VOCABULARY = {"Qwen/Qwen2.5-1.5B-Instruct": 151_936, "Qwen/Qwen2.5-7B-Instruct": 152_064}
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(CONF))
+
+
+@pytest.fixture(scope="session")
+def games(tmp_path_factory) -> Path:
+    """Four games of each split that is needed, made once."""
+    pytest.importorskip("textworld")
+    folder = tmp_path_factory.mktemp("games")
+    for split, count in (("train", 2), ("sft", 2), ("validation", 1), ("test", 1)):
+        TextWorld(str(folder), workers=2).tasks("w2-o3-q4", split, count)
+    return folder
+
+
+@pytest.mark.parametrize("path", CPU, ids=named)
+def test_a_configuration_for_a_cpu_runs_one_small_iteration(path, tiny_weights, games, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    supervised = path.stem == "sft"
+    size = "1" if supervised or path.stem in ("ppo", "reinforce_pp") else "2"
+    args = ["--model.policy.init_args.weights", str(tiny_weights), "--model.policy.init_args.dtype", "float32"]
+    args += ["--model.policy.init_args.lora.last_layers", "1", "--data.environment.init_args.folder", str(games)]
+    args += ["--data.train_tasks", "2", "--data.validation_tasks", "1", "--data.test_tasks", "1"]
+    args += ["--data.schedule.tasks", "2", "--data.schedule.group_size", size, "--data.schedule.minibatches", "2"]
+    args += ["--data.limits.turns", "2", "--data.limits.concurrent", "4", "--data.sampling.max_tokens", "4"]
+    args += [
+        "--data.evaluation.max_tokens",
+        "4",
+        "--data.limits.context",
+        "1600",
+    ]  # a token of the tiny model is a byte
+    args += [] if supervised else ["--sft.demonstrations", "2", "--sft.epochs", "1", "--sft.minibatches", "1"]
+    args += ["--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1", "--trainer.accelerator", "cpu"]
+    run = fit(["--config", str(path), *args])
+    assert list(run.results) == (["base", "sft"] if supervised else ["base", "sft", "rl"])
+    with (run.folder.path / "metrics.csv").open(newline="") as file:
+        assert [row["stage"] for row in csv.DictReader(file)] == (["sft"] if supervised else ["sft", "rl"])
+
+
+@pytest.fixture
+def on_a_gpu_node(monkeypatch, tmp_path):
+    """Parse and instantiate, with the model's folder replaced by its configuration alone."""
+
+    def find(name: str) -> Path:
+        shape, tied, _ = QWEN[name]
+        folder = tmp_path / name
+        if not folder.exists():
+            Qwen2Config(vocab_size=VOCABULARY[name], tie_word_embeddings=tied, **shape).save_pretrained(folder)
+        return folder
+
+    monkeypatch.setattr(causal_lm, "find_weights", find)
+    return lambda path: AgentCLI(["--config", str(path)])
+
+
+@pytest.mark.parametrize("path", PAPER, ids=named)
+def test_a_configuration_of_the_paper_has_the_right_shapes(path, on_a_gpu_node):
+    cli = on_a_gpu_node(path)
+    module, data, trainer = cli.model, cli.datamodule, cli.value("trainer")
+    assert isinstance(module, AgentModule) and cli.value("name") == path.stem
+    module.policy.load("meta")
+    name = module.policy.weights
+    shape, _, parameters = QWEN[name]
+    found = {n: p for n, p in module.policy.named_parameters() if "lora" not in n}
+    assert sum(p.numel() for p in found.values()) == pytest.approx(parameters, rel=0.01)
+    assert all(p.is_meta for p in found.values())
+    assert (module.policy.config.hidden_size, module.policy.config.num_hidden_layers) == (
+        shape["hidden_size"], shape["num_hidden_layers"],
+    )  # fmt: skip
+    trained = sum(p.numel() for p in module.policy.trainable.values())
+    if module.policy.lora is None:
+        assert trained == sum(p.numel() for p in found.values()) and module.policy.dtype == torch.float32
+    else:
+        assert 0.01 * parameters < trained < 0.05 * parameters
+    gigabytes = (trained * 16 + (0 if module.policy.lora is None else 2 * parameters)) / 1e9  # weights, gradient, Adam
+    assert gigabytes < 60, "must leave room for activations and caches on a GPU of 80 GB"
+
+    schedule, ranks = data.schedule, trainer.devices
+    schedule.check(module.compares_group, ranks)
+    assert schedule.tasks * schedule.group_size == 256  # the paper's batch
+    each = schedule.tasks // ranks * schedule.group_size
+    assert each % (schedule.minibatches * schedule.micro_batches) == 0
+    assert data.limits.concurrent <= each and schedule.tasks <= data.counts["train"]
+    assert (trainer.precision, trainer.strategy, data.sampling.temperature) == ("bf16-mixed", "ddp", 0.7)
+    sft = cli.value("sft")
+    assert sft is None or sft.demonstrations % ranks == 0
+
+
+def test_the_readme_and_the_issue_name_no_configuration_that_is_not_there():
+    cpu = {path.stem for path in CPU}
+    assert {"quickstart", "sft", "ppo", "grpo", "rloo", "reinforce_pp"} <= cpu
+    rows = {path.stem for path in PAPER}
+    assert {f"w2-o3-q4_{name}" for name in ("ppo", "rloo", "grpo", "reinforce_pp")} | {"w4-o6-q8_ppo"} <= rows
+    assert {f"tw-simple-{r}_{a}" for r in ("sparse", "balanced", "dense") for a in ("ppo", "rloo")} <= rows
