@@ -215,8 +215,9 @@ class RolloutDataModule(LightningDataModule):
                 self._sampler, self.schedule, self._play, self.reward, self.module.compares_group,
                 self.trainer.global_rank, self.trainer.world_size,
             )  # fmt: skip
-            found = recruiter.recruit(self.seed, self.iteration)
-        self.ledger.charge([*found.episodes, *found.failures], self.module.demonstrated)
+            found = recruiter.recruit(self.seed, 0 if self.module.demonstrated else self.iteration)
+        if not (self.module.demonstrated and self.iteration):  # a resumed stage plays its demonstrations again
+            self.ledger.charge([*found.episodes, *found.failures], self.module.demonstrated)
         return found
 
     def _play(self, jobs: Sequence[Any]) -> list[Episode]:
