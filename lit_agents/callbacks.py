@@ -17,6 +17,7 @@ from torch import distributed
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.evaluation.metrics import EpisodeMetrics
 from lit_agents.rollout.datamodule import RolloutDataModule
+from lit_agents.rollout.ledger import Ledger
 from lit_agents.run_folder import Mark, RunFolder, is_first
 from lit_agents.types import Episode, TurnRewards
 
@@ -75,9 +76,9 @@ class EpisodeRecorder(Checkpoint):
         assert found is not None and isinstance(pl_module, AgentModule)
         row: dict[str, float] = {}
         if self._stage != "sft" or trainer.current_epoch == 0:  # demonstrations are the same in every epoch
-            episodes = [*found.episodes, *found.failures]
-            row |= self._measured("rollout", episodes, found.rewards)
-            self._keep(self._stage, trainer.current_epoch, episodes, found.rewards)
+            episodes = [*found.played, *found.failures]
+            row |= self._measured("rollout", episodes, found.played_rewards)
+            self._keep(self._stage, trainer.current_epoch, episodes, found.played_rewards)
         groups = {"groups_without_signal": found.groups_without_signal, "groups_dropped": found.groups_dropped}
         row |= self._averaged({f"rollout/{k}": float(v) for k, v in {**self._data.numbers, **groups}.items()})
         seconds = time.perf_counter() - self._begun
@@ -89,7 +90,7 @@ class EpisodeRecorder(Checkpoint):
         self._folder.metrics.add(self._stage, trainer.current_epoch + 1, trainer.global_step, self.row)
         ledger = self._data.ledger
         ledger.seconds[self._stage] = ledger.seconds.get(self._stage, 0.0) + seconds
-        self._folder.write_json("ledger.json", ledger.state_dict())
+        self._folder.write_json("ledger.json", total(ledger))
         self._begun, self._tokens = time.perf_counter(), self._tokens_computed()
 
     def _tokens_computed(self) -> int:
@@ -126,6 +127,13 @@ def mark_in(checkpoint: Mapping[str, Any]) -> Mark | None:
     """How long the files were when a checkpoint was written."""
     state = checkpoint.get("callbacks", {}).get("EpisodeRecorder")
     return Mark(**state) if state else None
+
+
+def total(ledger: Ledger) -> dict[str, Any]:
+    """What all processes of the run have charged; the seconds are those of the first."""
+    everyone = _from_all_ranks([ledger.state_dict()])
+    counts = [name for name in everyone[0] if name != "seconds"]
+    return everyone[0] | {name: sum(each[name] for each in everyone) for name in counts}
 
 
 def _from_all_ranks(items: Sequence[Item]) -> list[Item]:

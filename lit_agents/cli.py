@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import set_parsing_settings
 from lightning import Trainer
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -84,6 +85,7 @@ class AgentCLI(LightningCLI):
             "description": "Train, evaluate and study language-model agents.",
             "exit_on_error": False,
         }
+        set_parsing_settings(docstring_parse_attribute_docstrings=True)  # what a field says of itself is its help
         try:
             with quiet():
                 super().__init__(

@@ -22,7 +22,7 @@ import lit_agents
 from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_other
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.sft import SFT
-from lit_agents.callbacks import Bar, EpisodeRecorder, TerminalProgress, mark_in
+from lit_agents.callbacks import Bar, EpisodeRecorder, TerminalProgress, mark_in, total
 from lit_agents.cli import AgentCLI, SupervisedStage, quiet, run_command
 from lit_agents.errors import BadInput
 from lit_agents.evaluate import measure, policy_player
@@ -114,7 +114,7 @@ class Run:
         self.folder.add_episodes(f"test/{name}", 0, episodes, rewards)
         self.marks[name] = self.folder.mark()
         self.folder.write_json("summary.json", self.summary())
-        self.folder.write_json("ledger.json", data.ledger.state_dict())
+        self.folder.write_json("ledger.json", total(data.ledger))
 
     def summary(self) -> dict[str, Any]:
         """What ``summary.json`` holds."""
