@@ -217,7 +217,7 @@ class RolloutDataModule(LightningDataModule):
             )  # fmt: skip
             found = recruiter.recruit(self.seed, 0 if self.module.demonstrated else self.iteration)
         if not (self.module.demonstrated and self.iteration):  # a resumed stage plays its demonstrations again
-            self.ledger.charge([*found.episodes, *found.failures], self.module.demonstrated)
+            self.ledger.charge([*found.played, *found.failures], self.module.demonstrated)
         return found
 
     def _play(self, jobs: Sequence[Any]) -> list[Episode]:

@@ -33,6 +33,9 @@ class Iteration:
     """Of `episodes`, in their order."""
     failures: tuple[Episode, ...] = ()
     """Attempts the environment broke: in no baseline, no loss, no rate."""
+    unused: tuple[Episode, ...] = ()
+    """Sound episodes nobody trains on: of groups too small or without signal. Played, so measured, kept and charged."""
+    unused_rewards: tuple[TurnRewards, ...] = ()
     groups_dropped: int = 0
     """Groups with too few survivors."""
     groups_without_signal: int = 0
@@ -42,6 +45,16 @@ class Iteration:
     def episodes(self) -> tuple[Episode, ...]:
         """The episodes of all groups, in order."""
         return tuple(e for group in self.groups for e in group.episodes)
+
+    @property
+    def played(self) -> tuple[Episode, ...]:
+        """Every sound episode."""
+        return self.episodes + self.unused
+
+    @property
+    def played_rewards(self) -> tuple[TurnRewards, ...]:
+        """Of `played`, in their order."""
+        return self.rewards + self.unused_rewards
 
     def group_numbers(self) -> Tensor:
         """(B,) number of each episode's group."""
@@ -53,6 +66,10 @@ class Iteration:
         for b, g in enumerate(self.group_numbers().tolist()):
             members[g].append(b)
         return [b for g in stream("order", *key).permutation(len(members)) for b in members[int(g)]]
+
+
+def _put_aside(found: Iteration, group: EpisodeGroup, worth: tuple[TurnRewards, ...]) -> Iteration:
+    return replace(found, unused=found.unused + group.episodes, unused_rewards=found.unused_rewards + worth)
 
 
 @dataclass(frozen=True)
@@ -82,17 +99,19 @@ class Recruiter:
             attempts, failures = self._attempt(tasks, (seed, iteration, round_))
             found = replace(found, failures=found.failures + failures)
             for group in self._groups(tasks, attempts):
-                if group is None:
-                    found = replace(found, groups_dropped=found.groups_dropped + 1)
-                    continue
                 worth = tuple(map(self.reward, group.episodes))
-                if self.compares and len({w.total for w in worth}) == 1:
+                if len(group.episodes) < (2 if self.compares else 1):
+                    found = replace(_put_aside(found, group, worth), groups_dropped=found.groups_dropped + 1)
+                elif self.compares and len({w.total for w in worth}) == 1:
                     found = replace(found, groups_without_signal=found.groups_without_signal + 1)
                     spare.append((group, worth))
                 else:
                     found = replace(found, groups=(*found.groups, group), rewards=found.rewards + worth)
-        for group, worth in spare[: share - len(found.groups)]:  # nothing better was found in time
+        missing = share - len(found.groups)
+        for group, worth in spare[:missing]:  # nothing better was found in time
             found = replace(found, groups=(*found.groups, group), rewards=found.rewards + worth)
+        for group, worth in spare[missing:]:
+            found = _put_aside(found, group, worth)
         self._check(found)
         return found
 
@@ -118,15 +137,15 @@ class Recruiter:
         """Number of this rank's n-th task among those of all ranks: what is played does not depend on how many there are."""
         return self.rank + self.ranks * n
 
-    def _groups(self, tasks: Sequence[Task], episodes: Sequence[Episode]) -> Iterator[EpisodeGroup | None]:
-        """One group per task; None where too few members survived."""
+    def _groups(self, tasks: Sequence[Task], episodes: Sequence[Episode]) -> Iterator[EpisodeGroup]:
+        """The survivors of each task."""
         size = self.schedule.group_size
         for n, task in enumerate(tasks):
             sound = tuple(e for e in episodes[n * size : (n + 1) * size] if not e.stop.is_failure)
-            yield EpisodeGroup(task, sound) if len(sound) >= (2 if self.compares else 1) else None
+            yield EpisodeGroup(task, sound)
 
     def _check(self, found: Iteration) -> None:
-        attempts = len(found.episodes) + len(found.failures)
+        attempts = len(found.played) + len(found.failures)
         if found.groups and len(found.failures) <= self.schedule.max_failures * attempts:
             return
         last = found.failures[-1].error if found.failures else "no failure"

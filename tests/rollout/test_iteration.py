@@ -155,6 +155,20 @@ def test_groups_without_signal_are_replaced_by_new_tasks_as_long_as_there_are_ro
     assert recruiter(few, resample_rounds=0).recruit(0, 0).groups_without_signal == 4 and len(few.calls) == 1
 
 
+def test_every_sound_episode_is_played_whether_it_is_trained_on_or_not():
+    def rule(job: Job) -> Episode:  # first round: nobody differs; later: one member of each group breaks for good
+        if job.key[2] == 0:
+            return worth(job, 1.0)
+        return broken(job) if job.member == 0 else worth(job, float(job.member))
+
+    theatre = Theatre(rule)
+    found = recruiter(theatre, resample_rounds=1, retries=0).recruit(0, 0)
+    sound = sum(not rule(job).stop.is_failure for job in theatre.jobs)
+    assert len(found.episodes) == 8 and len(found.unused) == 12 and len(found.played) == sound == 20
+    assert [r.total for r in found.unused_rewards] == [1.0] * 12
+    assert len(found.played_rewards) == len(found.played)
+
+
 def test_where_all_groups_have_signal_no_further_round_is_played():
     theatre = Theatre(by_member)
     recruiter(theatre, resample_rounds=3).recruit(0, 0)
