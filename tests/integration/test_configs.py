@@ -12,7 +12,7 @@ from transformers import Qwen2Config
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.cli import AgentCLI
 from lit_agents.environment.textworld import TextWorld
-from lit_agents.fit import fit
+from lit_agents.fit import fit, main
 from lit_agents.policy import causal_lm
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -64,6 +64,17 @@ def test_a_configuration_for_a_cpu_runs_one_small_iteration(path, tiny_weights, 
     assert list(run.results) == (["base", "sft"] if supervised else ["base", "sft", "rl"])
     with (run.folder.path / "metrics.csv").open(newline="") as file:
         assert [row["stage"] for row in csv.DictReader(file)] == (["sft"] if supervised else ["sft", "rl"])
+
+
+def test_a_dense_reward_on_games_without_intermediate_score_is_refused(
+    tiny_weights, games, capfd, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(causal_lm.CausalLMPolicy, "load", lambda *_: pytest.fail("a model was loaded"))
+    args = ["--model.policy.init_args.weights", str(tiny_weights), "--data.environment.init_args.folder", str(games)]
+    args += ["--data.train_tasks", "2", "--data.reward", "lit_agents.reward.dense.ScoreGain"]
+    assert main(["--config", str(CONF / "textworld" / "grpo.yaml"), *args]) == 2
+    assert "reward ScoreGain: 2 of 2 tasks have no intermediate score" in capfd.readouterr().err
 
 
 @pytest.fixture
@@ -120,3 +131,8 @@ def test_the_readme_and_the_issue_name_no_configuration_that_is_not_there():
     rows = {path.stem for path in PAPER}
     assert {f"w2-o3-q4_{name}" for name in ("ppo", "rloo", "grpo", "reinforce_pp")} | {"w4-o6-q8_ppo"} <= rows
     assert {f"tw-simple-{r}_{a}" for r in ("sparse", "balanced", "dense") for a in ("ppo", "rloo")} <= rows
+
+
+def test_all_configurations_for_a_cpu_share_world_and_model_so_that_one_evaluates_the_checkpoints_of_another():
+    policies = {named(path): AgentCLI(["--config", str(path)]).model.policy for path in CPU}
+    assert len({(p.weights, p.dtype, p.lora, p.system) for p in policies.values()}) == 1
