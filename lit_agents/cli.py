@@ -170,6 +170,7 @@ class AgentCLI(LightningCLI):
                 raise
             reason = " ".join(str(error).split())
             raise BadInput("trainer", reason, "Change this setting of the trainer.") from error
+        self.model.policy.compute_in(trainer.precision)
         return trainer.strategy.root_device, trainer.world_size
 
     def config_text(self) -> str:

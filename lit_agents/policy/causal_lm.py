@@ -86,6 +86,7 @@ class CausalLMPolicy(nn.Module):
             )
         self.weights, self.dtype, self.lora = weights, getattr(torch, dtype), lora
         self.system, self.thinking, self.gradient_checkpointing = system, thinking, gradient_checkpointing
+        self.mixed: torch.dtype | None = None
         self.model: nn.Module | None = None
 
     @cached_property
@@ -177,9 +178,22 @@ class CausalLMPolicy(nn.Module):
             for name, p in self.trainable.items():
                 p.data = mine[name]
 
+    def compute_in(self, precision: str) -> None:
+        """Follow the trainer's ``precision``, in sampling, scoring and evaluation alike.
+
+        Raises:
+            BadInput: one that would change the weights themselves, which have their ``dtype``.
+        """
+        mixed = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+        if precision not in mixed:
+            reason = f"{precision} would change the weights, whose type is policy.dtype."
+            raise BadInput("trainer.precision", reason, f"Use one of {', '.join(mixed)}.")
+        self.mixed = mixed[precision]
+
     def precision(self) -> AbstractContextManager[Any]:
         """Sampler and trainer compute in the same precision: bfloat16 weights bring their adapters to bfloat16."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+        chosen = torch.bfloat16 if self.dtype == torch.bfloat16 else self.mixed
+        return torch.autocast(self.device.type, chosen or torch.bfloat16, enabled=chosen is not None)
 
     def hidden(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """(S,) token ids and positions -> (S, H) last hidden states; ``attend`` says what each token sees."""
@@ -196,7 +210,8 @@ class CausalLMPolicy(nn.Module):
         """Log-probabilities of a tree's action tokens; the LM head runs on those alone."""
         folds = self.config.num_attention_heads // self.config.num_key_value_heads
         with self.precision():
-            compute = torch.bfloat16 if torch.is_autocast_enabled(self.device.type) else self.dtype
+            kind = self.device.type
+            compute = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
             hidden_SH = self.hidden(tree.ids_S, tree.positions_S, TreeAttention(tree, folds, compute))
             hidden_UH = hidden_SH[tree.sources_U]
             logits_UV = self.logits(hidden_UH, temperature)

@@ -134,6 +134,7 @@ class RolloutDataModule(LightningDataModule):
         name = "sft" if self.module.demonstrated else "train"
         self._sampler = TaskSampler(self.split(name, self.counts["train"]), self.seed, self.schedule.tasks)
         self.module.temperature = 1.0 if self.module.demonstrated else self.sampling.temperature
+        self.module.policy.compute_in(self.trainer.precision)
         self.open(self.module.policy)
 
     def preflight(self, chat: ChatFormat, **splits: int | None) -> None:

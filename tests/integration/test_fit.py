@@ -225,3 +225,11 @@ def test_a_process_that_another_one_started_writes_nothing_and_takes_its_folder(
 def test_a_result_survives_the_file_it_is_written_to(toy):
     result = fit(["--config", toy, "--sft", "null", "--trainer.max_epochs", "0"]).results["base"]
     assert Result.from_json(json.loads(json.dumps(result.as_json()))) == result
+
+
+def test_mixed_precision_is_that_of_the_sampler_too(toy):
+    for precision in ("32-true", "bf16-mixed"):
+        fit(["--config", toy, "--run", precision, "--trainer.precision", precision, "--trainer.max_epochs", "1"])
+    assert rows("32-true")[-1]["rollout/return"] and rows("32-true") != rows("bf16-mixed")
+    assert float(rows("bf16-mixed")[-1]["train/logprob_gap"]) < 1e-3
+    assert main(["--config", toy, "--trainer.precision", "bf16-true"]) == 2
