@@ -29,7 +29,7 @@ def run(*args: str, seconds: float = 120, **env: str) -> subprocess.CompletedPro
     return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=seconds, check=False)
 
 
-@pytest.mark.parametrize("command", ["fit", "evaluate", "tasks"])
+@pytest.mark.parametrize("command", ["fit", pytest.param("evaluate", marks=pytest.mark.slow), "tasks"])
 def test_help_is_there_and_says_how_it_is_called(command):
     done = run(f"lit_agents.{command}", "--help")
     assert done.returncode == 0 and done.stderr == ""
