@@ -11,6 +11,9 @@ QUIET = [
     pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning"),  # lightning 2.6 on torch 2.13
     pytest.mark.filterwarnings("ignore:Your `IterableDataset` has `__len__` defined:UserWarning"),  # on purpose
     pytest.mark.filterwarnings("ignore:The .*_dataloader. does not have many workers:UserWarning"),  # on purpose
+    pytest.mark.filterwarnings(
+        "ignore:You have overridden `transfer_batch_to_device` in `LightningModule`:UserWarning"
+    ),
 ]
 """What Lightning says in every run, and cannot be helped."""
 
