@@ -241,6 +241,26 @@ def test_a_step_is_the_learning_rate_times_the_policy_gradient_over_single_conve
     assert numbers["train/policy_loss"] == pytest.approx(-mean, abs=1e-5)  # at ratio 1 the loss is minus the mean
 
 
+def test_a_kl_in_the_loss_adds_the_gradient_of_the_mean_k3(folder: Path):
+    module = made(GRPO, folder, kl=KL(loss=0.5))
+    found = collected(module)
+    found = replace(found, rewards=tuple(TurnRewards.of({"r": [0.0] * len(e.turns)}) for e in found.episodes))
+    module.keep_reference()
+    module.reference = {n: p * 1.05 for n, p in module.reference.items()}
+    k3, tokens = torch.zeros((), dtype=torch.float64), 0
+    for e in found.episodes:
+        with module.policy.using(module.reference), torch.no_grad():
+            reference = module.policy.score(token_tree([e]), 1.0).logprobs_BA[0]
+        d = module.policy.score(token_tree([e]), 1.0).logprobs_BA[0] - reference
+        k3, tokens = k3 + ((-d).exp() - 1 + d).sum(), tokens + len(d)
+    gradients = torch.autograd.grad(0.5 * k3 / tokens, list(module.policy.trainable.values()))
+    before = [p.detach().clone() for p in module.policy.trainable.values()]
+    train(module, lambda: cut(module, found, 2), accumulate_grad_batches=2)
+    for p, was, gradient in zip(module.policy.trainable.values(), before, gradients, strict=True):
+        assert gradient.abs().max() > 0
+        torch.testing.assert_close(p.detach(), was - 0.1 * gradient, rtol=0, atol=1e-5 * float(gradient.abs().max()))
+
+
 def test_sft_is_a_step_along_the_gradient_of_the_mean_log_likelihood(folder: Path):
     module = made(SFT, folder)
     found = collected(module)

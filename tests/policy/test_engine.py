@@ -243,13 +243,19 @@ def test_a_regular_grid_of_random_numbers_draws_each_token_as_often_as_it_is_lik
     assert [tokens.count(t) for t in range(4)] == [50, 200, 450, 300]
 
 
-def test_rare_tokens_of_a_large_vocabulary_keep_their_share():
-    # one token of 1/2 and 50,000 of 1e-5: a running sum in float32 would lose some of them
-    logits_1V = torch.full((1, 50_001), 1e-5).log()
-    logits_1V[0, 0] = float(np.log(0.5))
-    uniforms = [0.5 + (k + 0.5) * 1e-5 for k in range(0, 50_000, 997)]
-    tokens, _ = draw(logits_1V.expand(len(uniforms), -1), Sampling(), [Numbers(u) for u in uniforms])  # type: ignore[misc]
-    assert tokens == pytest.approx([k + 1 for k in range(0, 50_000, 997)], abs=1)
+def test_a_token_of_probability_0_is_never_drawn():
+    logits = [float("-inf"), 0.0, float("-inf"), 0.0, float("-inf")]
+    tokens, logprobs = drawn(logits, Sampling(), 0.0, 1e-12, 0.49, 0.51, 1 - 2**-53)
+    assert tokens == [1, 1, 1, 3, 3] and logprobs == pytest.approx([float(np.log(0.5))] * 5)
+
+
+def test_rare_tokens_keep_their_share():
+    # a token of 1/2, ten of 1e-8, one of 1/2: next to 1/2 a running sum in float32 moves in steps of 6e-8
+    logits_V = torch.tensor([0.5, *[1e-8] * 10, 0.5]).log()
+    uniforms = [0.5 + k * 1e-9 for k in range(-250, 250)]
+    tokens, _ = draw(logits_V.expand(500, -1), Sampling(), [Numbers(u) for u in uniforms])  # type: ignore[misc]
+    assert tokens == sorted(tokens) and set(tokens) == set(range(12))
+    assert all(9 <= tokens.count(t) <= 11 for t in range(1, 11))
 
 
 def test_greedy_takes_the_likeliest_and_uses_no_random_number():
