@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, zeros_like
 
 from lit_agents.algorithm import losses
 from lit_agents.algorithm.advantages import generalised, whitened
@@ -47,10 +46,10 @@ class PPO(AgentModule):
         super().__init__(*args, **kwargs)
         self.gamma, self.lam, self.critic_lr, self.value_clip = gamma, lam, critic_lr, value_clip
         self.value_coef, self.share_trunk, self.bootstrap_truncated = value_coef, share_trunk, bootstrap_truncated
-        self.value_head: ValueHead | None = None
+        self.value_head: ValueHead | None = None  # made with the model, whose width it needs
 
     def configure_model(self) -> None:
-        """The value head needs the model's width."""
+        """See `AgentModule`."""
         super().configure_model()
         if self.value_head is None:
             self.value_head = ValueHead(self.policy.config.hidden_size).to(self.policy.device)
@@ -63,21 +62,19 @@ class PPO(AgentModule):
     def values(self, scores: ActionScores) -> tuple[Tensor, Tensor]:
         """See `AgentModule`."""
         assert self.value_head is not None
-        hidden = (scores.hidden_BAH, scores.last_BH)
-        values_BA, after_B = (self.value_head(h if self.share_trunk else h.detach()) for h in hidden)
-        return values_BA, after_B if self.bootstrap_truncated else torch.zeros_like(after_B)
+        hidden = [h if self.share_trunk else h.detach() for h in (scores.hidden_BAH, scores.last_BH)]
+        values_BA, after_B = map(self.value_head, hidden)
+        return values_BA, after_B if self.bootstrap_truncated else zeros_like(after_B)
 
     def credit(self, experience: Experience) -> tuple[Tensor, Tensor]:
         """Whitened GAE."""
-        e = experience
-        advantages, returns = generalised(e.rewards_BA, e.values_BA, e.after_B, e.mask_BA, self.gamma, self.lam)
-        return whitened(advantages, e.mask_BA, self.sum_over_ranks), returns
+        mask, rewards, values = experience.mask_BA, experience.rewards_BA, experience.values_BA
+        advantages, returns = generalised(rewards, values, experience.after_B, mask, self.gamma, self.lam)
+        return whitened(advantages, mask, self.sum_over_ranks), returns
 
     def loss(self, scores: ActionScores, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Policy loss plus critic loss."""
         policy_loss, numbers = super().loss(scores, batch)
-        values_BA, _ = self.values(scores)
-        value_loss = losses.clipped_value(
-            values_BA, batch.values_BA, batch.returns_BA, batch.weights_BA, self.value_clip
-        )
+        values_BA, b = self.values(scores)[0], batch
+        value_loss = losses.clipped_value(values_BA, b.values_BA, b.returns_BA, b.weights_BA, self.value_clip)
         return policy_loss + self.value_coef * value_loss, numbers | {"value_loss": value_loss}
