@@ -253,7 +253,14 @@ class AgentModule(LightningModule):
 
         Returns:
             The optimizer steps behind them.
+
+        Raises:
+            BadInput: weights that are trained here are not in it.
         """
+        missing = [name for name in self.policy.trainable if f"policy.{name}" not in checkpoint["state_dict"]]
+        if missing:
+            reason = f"does not hold {missing[0]} and {len(missing) - 1} more of what is trained."
+            raise BadInput("--ckpt_path", reason, "Use the config.yaml of the run the checkpoint belongs to.")
         self.load_state_dict(checkpoint["state_dict"], strict=False)
         return int(checkpoint["global_step"])
 

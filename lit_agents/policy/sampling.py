@@ -88,6 +88,8 @@ def draw(
     uniform_B = torch.tensor([s.random() for s in streams], dtype=torch.float64, device=logits_BV.device)
     # float64: a float32 running sum over 49,152 tokens is off by more than the probability of most of them
     reached_BV = logprobs_BV.exp().cumsum(-1, dtype=torch.float64)
-    ids_B1 = torch.searchsorted(reached_BV, (uniform_B * reached_BV[:, -1])[:, None], right=True)
-    ids_B1.clamp_(max=logits_BV.shape[1] - 1)
+    total_B = reached_BV[:, -1]
+    # just below the total at most, so that rounding never reaches past the last token that has a probability
+    wanted_B = torch.minimum(uniform_B * total_B, total_B.nextafter(torch.zeros_like(total_B)))
+    ids_B1 = torch.searchsorted(reached_BV, wanted_B[:, None], right=True)
     return ids_B1.squeeze(1).tolist(), logprobs_BV.gather(1, ids_B1).squeeze(1).tolist()

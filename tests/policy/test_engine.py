@@ -317,3 +317,13 @@ def test_training_with_truncated_or_greedy_actions_is_refused(settings: dict[str
     with pytest.raises(BadInput, match=r"data\.sampling"):
         Sampling(**settings).check_trainable("data.sampling")  # type: ignore[arg-type]
     Sampling(temperature=0.7).check_trainable("data.sampling")
+
+
+def test_a_random_number_rounded_up_to_the_total_still_draws_a_token_that_was_kept():
+    class Largest:
+        def random(self) -> float:
+            return 1.0  # what a product just below the total may round to
+
+    logits = torch.tensor([[3.0, 2.0, 1.0, 0.0, -1.0]] * 3).log_softmax(-1)
+    drawn, scores = draw(logits, Sampling(top_k=2), [Largest()] * 3)
+    assert drawn == [1, 1, 1] and all(score > -2 for score in scores)
