@@ -6,22 +6,19 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from torch import distributed
 
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.evaluation.metrics import EpisodeMetrics
 from lit_agents.rollout.datamodule import RolloutDataModule
-from lit_agents.rollout.ledger import Ledger
+from lit_agents.rollout.ranks import from_all_ranks
 from lit_agents.run_folder import Mark, RunFolder, is_first
 from lit_agents.types import Episode, TurnRewards
-
-Item = TypeVar("Item")
 
 
 class EpisodeRecorder(Checkpoint):
@@ -64,11 +61,9 @@ class EpisodeRecorder(Checkpoint):
         dataloader_idx: int = 0,
     ) -> None:
         """Measure validation episodes; ``validation/success`` chooses the checkpoint."""
-        episodes, rewards = batch
-        self._validation = self._measured("validation", episodes, rewards)
+        self._validation = self._recorded("validation", trainer.current_epoch, *batch)
         for name, value in self._validation.items():
             pl_module.log(name, value, batch_size=1)
-        self._keep("validation", trainer.current_epoch, episodes, rewards)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure this iteration's rollouts and write everything down."""
@@ -77,39 +72,42 @@ class EpisodeRecorder(Checkpoint):
         row: dict[str, float] = {}
         if self._stage != "sft" or trainer.current_epoch == 0:  # demonstrations are the same in every epoch
             episodes = [*found.played, *found.failures]
-            row |= self._measured("rollout", episodes, found.played_rewards)
-            self._keep(self._stage, trainer.current_epoch, episodes, found.played_rewards)
+            row |= self._recorded("rollout", trainer.current_epoch, episodes, found.played_rewards)
         groups = {"groups_without_signal": found.groups_without_signal, "groups_dropped": found.groups_dropped}
-        row |= self._averaged({f"rollout/{k}": float(v) for k, v in {**self._data.numbers, **groups}.items()})
+        row |= {f"rollout/{name}": float(sum(from_all_ranks([count]))) for name, count in groups.items()}
+        row |= self._averaged({f"rollout/{name}": value for name, value in self._data.numbers.items()})
         seconds = time.perf_counter() - self._begun
         clock = {"iteration_seconds": seconds, "tokens/s": (self._tokens_computed() - self._tokens) / seconds}
         for name, value in {**row, **clock}.items():
             pl_module.log(name, value, batch_size=1)
         row |= self._averaged({f"train/{k}": v for k, v in pl_module.numbers.items()})
+        row["train/computed_tokens"] = sum(from_all_ranks([pl_module.numbers["computed_tokens"]]))
         self.row, self._validation = {**row, **self._validation, **clock}, {}
         self._folder.metrics.add(self._stage, trainer.current_epoch + 1, trainer.global_step, self.row)
         ledger = self._data.ledger
         ledger.seconds[self._stage] = ledger.seconds.get(self._stage, 0.0) + seconds
-        self._folder.write_json("ledger.json", total(ledger))
+        self._folder.write_json("ledger.json", ledger.total())
         self._begun, self._tokens = time.perf_counter(), self._tokens_computed()
 
     def _tokens_computed(self) -> int:
         """Tokens that went through the model so far, in rollouts and in training."""
         return self._data.engine.cost.computed_tokens + self._data.ledger.tokens_computed
 
-    def _measured(self, phase: str, episodes: Sequence[Episode], rewards: Sequence[TurnRewards]) -> dict[str, float]:
+    def _recorded(
+        self, phase: str, epoch: int, episodes: Sequence[Episode], rewards: Sequence[TurnRewards]
+    ) -> dict[str, float]:
+        """The episodes of all ranks, kept and measured."""
+        everyone, worth = from_all_ranks(episodes), from_all_ranks(rewards)
+        self._folder.add_episodes(self._stage if phase == "rollout" else phase, epoch + 1, everyone, worth)
         metrics = EpisodeMetrics()
-        metrics.update(episodes, rewards)
+        metrics.update(everyone, worth)
         numbers = {f"{phase}/{name}": float(value) for name, value in metrics.compute().items()}
         return {name: value for name, value in numbers.items() if not math.isnan(value)}  # a mean over nothing
-
-    def _keep(self, phase: str, epoch: int, episodes: Sequence[Episode], rewards: Sequence[TurnRewards]) -> None:
-        self._folder.add_episodes(phase, epoch + 1, _from_all_ranks(episodes), _from_all_ranks(rewards))
 
     @staticmethod
     def _averaged(numbers: Mapping[str, float]) -> dict[str, float]:
         """The mean over the ranks that have a number: one whose episodes all lack signal has no loss."""
-        everywhere = _from_all_ranks([numbers])
+        everywhere = from_all_ranks([numbers])
         names = dict.fromkeys(name for each in everywhere for name in each)
         found = {name: [each[name] for each in everywhere if name in each] for name in names}
         return {name: sum(values) / len(values) for name, values in found.items()}
@@ -127,22 +125,6 @@ def mark_in(checkpoint: Mapping[str, Any]) -> Mark | None:
     """How long the files were when a checkpoint was written."""
     state = checkpoint.get("callbacks", {}).get("EpisodeRecorder")
     return Mark(**state) if state else None
-
-
-def total(ledger: Ledger) -> dict[str, Any]:
-    """What all processes of the run have charged; the seconds are those of the first."""
-    everyone = _from_all_ranks([ledger.state_dict()])
-    counts = [name for name in everyone[0] if name != "seconds"]
-    return everyone[0] | {name: sum(each[name] for each in everyone) for name in counts}
-
-
-def _from_all_ranks(items: Sequence[Item]) -> list[Item]:
-    """The items of every process of the run, in the order of the ranks."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return list(items)
-    everyone: list[list[Item]] = [[] for _ in range(distributed.get_world_size())]
-    distributed.all_gather_object(everyone, list(items))
-    return [item for mine in everyone for item in mine]
 
 
 class Bar:
@@ -182,7 +164,7 @@ class TerminalProgress(Checkpoint):
     SHOWN = (
         ("success", "rollout/success", ".3f"), ("return", "rollout/return", ".3f"),
         ("validation", "validation/success", ".3f"), ("nll", "train/nll", ".3f"), ("KL", "rollout/kl", ".4f"),
-        ("entropy", "train/entropy", ".3f"), ("tokens/s", "tokens/s", ".0f"),
+        ("update KL", "train/update_kl", ".4f"), ("entropy", "train/entropy", ".3f"), ("tokens/s", "tokens/s", ".0f"),
     )  # fmt: skip
 
     def __init__(self, data: RolloutDataModule, recorder: EpisodeRecorder, bar: Bar, label: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jsonargparse import set_parsing_settings
@@ -66,8 +66,12 @@ class AtomicCheckpoints(TorchCheckpointIO):
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            torch.save(checkpoint, beside)
+            with beside.open("wb") as file:  # given a name, torch writes by itself, and a full disk is a RuntimeError
+                torch.save(checkpoint, file)
             os.replace(beside, target)
+        except OSError as error:
+            error.filename = error.filename or str(target)
+            raise
         finally:
             beside.unlink(missing_ok=True)
 
@@ -77,7 +81,8 @@ class AgentCLI(LightningCLI):
 
     datamodule: RolloutDataModule
     model: AgentModule
-    command = "fit"
+    command: ClassVar[str]
+    checkpoint_help: ClassVar[str]
 
     def __init__(self, args: Sequence[str] | None) -> None:
         parser = {
@@ -106,8 +111,7 @@ class AgentCLI(LightningCLI):
         """Besides model, data and trainer."""
         parser.add_argument("--name", type=str, default="run", help="what run folders are called: runs/<name>-<number>")
         parser.add_argument("--sft", type=SupervisedStage | None, default=None, help="supervised stage before RL")
-        parser.add_argument("--run", type=str | None, default=None, help="run folder instead of runs/<name>-<number>")
-        parser.add_argument("--ckpt_path", type=str | None, default=None, help="a checkpoint, or last")
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help=self.checkpoint_help)
         parser.link_arguments("seed_everything", "data.seed")
         parser.set_defaults(
             {

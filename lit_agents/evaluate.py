@@ -32,6 +32,7 @@ class EvaluateCLI(AgentCLI):
     """What `fit` takes, so that one file serves both, and where the numbers go."""
 
     command = "evaluate"
+    checkpoint_help = "a .ckpt of a run folder; without one the policy is the untouched model"
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """See `AgentCLI`."""
@@ -47,9 +48,8 @@ def measure(
     Every process of a run plays them all, with the same result.
     """
     tasks = data.split(split)
-    with data.ledger.clock("testing"):
-        data.engine.refresh()
-        episodes = data.open(module.policy).evaluate(tasks, player, data.evaluation, data.seed, data.on_progress)
+    data.engine.refresh()
+    episodes = data.open(module.policy).evaluate(tasks, player, data.evaluation, data.seed, data.on_progress)
     rewards = [data.reward(e) for e in episodes if not e.stop.is_failure]
     conditions = Conditions.of(data.environment, data.tasks, tasks, data.limits, data.evaluation, data.seed)
     return Result.of(episodes, rewards, conditions), episodes, rewards
@@ -104,12 +104,12 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, Result]:
             "expert": ExpertPlayer(chat),
         }
         results = {name: measure(data, module, player)[0] for name, player in players.items()}
+        results = {name: result for name, result in results.items() if result.n or name == "policy"}
     finally:
         bar.hide()
         data.close()
     what = cli.value("ckpt_path") or "untouched model"
-    limits = f"{data.limits.turns} turns, temperature {data.evaluation.temperature:g}, seed {data.seed}"
-    print_table(f"{data.tasks}, test split, {limits}\npolicy: {what}", results)
+    print_table(f"{results['policy'].conditions.sentence}\npolicy: {what}", results)
     if output:
         content = {"policy": what, "success": {name: result.as_json() for name, result in results.items()}}
         write_whole(Path(output), json.dumps(content, indent=2) + "\n")

@@ -17,12 +17,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import lit_agents
 from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_other
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.sft import SFT
-from lit_agents.callbacks import Bar, EpisodeRecorder, TerminalProgress, mark_in, total
+from lit_agents.callbacks import Bar, EpisodeRecorder, TerminalProgress, mark_in
 from lit_agents.cli import AgentCLI, SupervisedStage, quiet, run_command
 from lit_agents.errors import BadInput
 from lit_agents.evaluate import measure, policy_player
@@ -32,14 +34,28 @@ from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.run_folder import Mark, RunFolder, is_first
 
 STAGES = ("base", "sft", "rl")
+TERMINATED = 143
+"""Exit code after SIGTERM, as in a shell."""
 VERSIONS = ("torch", "lightning", "transformers", "peft")
+
+
+class FitCLI(AgentCLI):
+    """What `AgentCLI` parses, and where the run is kept."""
+
+    command = "fit"
+    checkpoint_help = "go on from a last.ckpt of a run folder; `last`: from the newest of --run, or of the newest run"
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """See `AgentCLI`."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--run", type=str | None, default=None, help="run folder instead of runs/<name>-<number>")
 
 
 @dataclass
 class Run:
     """One run of one configuration, stage after stage."""
 
-    cli: AgentCLI
+    cli: FitCLI
     folder: RunFolder
     checkpoint: Path | None
     """Where to go on; None begins."""
@@ -47,6 +63,8 @@ class Run:
     """Of the test tasks, by stage."""
     marks: dict[str, Mark] = field(default_factory=dict)
     """How long the files were when a result was written."""
+    cut: Mark | None = None
+    """Where the files are cut before the run goes on; None for a run that begins."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     bar: Bar = field(default_factory=Bar)
 
@@ -85,9 +103,10 @@ class Run:
         best = ModelCheckpoint(where, "best", monitor="validation/success", mode="max", enable_version_counter=False)
         last = ModelCheckpoint(where, "last", save_on_train_epoch_end=True, enable_version_counter=False)
         recorder = EpisodeRecorder(data, self.folder, name)
-        watchers: list[Any] = [recorder, TerminalProgress(data, recorder, self.bar, name), last]
+        watchers: list[Any] = [recorder, TerminalProgress(data, recorder, self.bar, name)]
         if changes.get("limit_val_batches") != 0:
-            watchers.append(best)
+            watchers.append(best)  # before the one that writes down which is best
+        watchers.append(last)
         trainer = self.cli.trainer_for(watchers, micro, default_root_dir=str(self.folder.path), **changes)
         handler = signal.getsignal(signal.SIGINT)
         try:
@@ -110,11 +129,12 @@ class Run:
             return
         data = self.cli.datamodule
         module.policy.to(self.device)  # Lightning leaves it on the CPU
-        self.results[name], episodes, rewards = measure(data, module, policy_player(data, module, steps))
+        with data.ledger.clock(f"test/{name}"):
+            self.results[name], episodes, rewards = measure(data, module, policy_player(data, module, steps))
         self.folder.add_episodes(f"test/{name}", 0, episodes, rewards)
         self.marks[name] = self.folder.mark()
         self.folder.write_json("summary.json", self.summary())
-        self.folder.write_json("ledger.json", total(data.ledger))
+        self.folder.write_json("ledger.json", data.ledger.total())
 
     def summary(self) -> dict[str, Any]:
         """What ``summary.json`` holds."""
@@ -129,7 +149,7 @@ class Run:
         }
 
 
-def open_run(cli: AgentCLI) -> Run:
+def open_run(cli: FitCLI) -> Run:
     """A new run folder, not made yet, or the one a checkpoint lies in.
 
     Raises:
@@ -146,16 +166,17 @@ def open_run(cli: AgentCLI) -> Run:
     at = path.parent.name if path else "base"
     if at not in STAGES:
         raise BadInput(f"--ckpt_path {path}", f"{at} is no stage of a run.", "Name one in sft or rl.")
-    results, marks = _known(folder, STAGES.index(at) + 1)
-    run = Run(cli, folder, path, results, marks)
-    mark = None
+    mark = Mark()
     if path:
         content = read_checkpoint(path)
         module = cli.model if at == "rl" or cli.model.demonstrated else SFT(cli.model.policy)
         refuse_other(content, module.identity())
-        mark = mark_in(content)
-    folder.cut(max([mark or Mark(), *marks.values()]))
-    return run
+        mark = mark_in(content) or mark
+    results, marks = _known(folder, STAGES.index(at))
+    newest, written = _known(folder, STAGES.index(at) + 1)
+    if at in written and written[at] >= mark:  # else the stage went on after it was measured
+        results, marks = newest, written
+    return Run(cli, folder, path, results, marks, max([mark, *marks.values()]))
 
 
 def _known(folder: RunFolder, stages: int) -> tuple[dict[str, Result], dict[str, Mark]]:
@@ -180,6 +201,13 @@ def check(cli: AgentCLI) -> torch.device:
     if sft and sft.demonstrations % processes:
         raise BadInput("sft.demonstrations", f"cannot be shared by {processes} processes.", "Use a multiple of it.")
     schedule, count = data.schedule, data.counts["train"]
+    every, epochs = (cli.value("trainer")[key] for key in ("check_val_every_n_epoch", "max_epochs"))
+    if every and epochs and 0 < epochs < every:
+        reason = f"{every} is more than trainer.max_epochs={epochs}, so no checkpoint would be chosen on validation."
+        raise BadInput("trainer.check_val_every_n_epoch", reason, f"Set it to {epochs} or less.")
+    if schedule.tasks > count:
+        reason = f"{schedule.tasks} in every iteration, but there are {count} (data.train_tasks)."
+        raise BadInput("data.schedule.tasks", reason, "Lower it, or raise data.train_tasks.")
     if module.demonstrated and (schedule.tasks, schedule.group_size) != (count, 1):
         reason = f"{schedule.tasks} x {schedule.group_size}; demonstrations are collected once, one of each of {count} tasks."
         raise BadInput("data.schedule.tasks x group_size", reason, "Set tasks to data.train_tasks and group_size to 1.")
@@ -190,28 +218,33 @@ def check(cli: AgentCLI) -> torch.device:
 def fit(args: Sequence[str] | None = None) -> Run:
     """The command as a function: trains, and returns the run with its results."""
     begun = time.perf_counter()
-    cli = AgentCLI(args)
+    cli = FitCLI(args)
     data, module, sft = cli.datamodule, cli.model, cli.value("sft")
     device = check(cli)
     run = open_run(cli)
     run.device = device
-    needed = {"sft" if module.demonstrated else "train": data.counts["train"], "validation": None, "test": None}
+    needed = {"sft" if module.demonstrated else "train": None, "validation": None, "test": None}
     try:
         data.preflight(module.policy.chat, **needed, **({"sft": sft.demonstrations} if sft else {}))
         run.folder.create()
+        if run.cut is not None:
+            later = STAGES[STAGES.index(run.checkpoint.parent.name) + 1 :] if run.checkpoint else STAGES
+            run.folder.cut(run.cut, later)
         run.folder.keep_config(cli.config_text())
         run.bar.console.print(f"run folder: {run.folder.path}", highlight=False, soft_wrap=True)
         run.go()
     except KeyboardInterrupt:
         _say_how_to_go_on(run.folder)
         raise
+    except SIGTERMException as error:  # a scheduler's word; of itself it would end like a success
+        _say_how_to_go_on(run.folder)
+        raise SystemExit(TERMINATED) from error
     finally:
         run.bar.hide()
         data.close()
     if is_first():
-        limits = f"{data.limits.turns} turns, temperature {data.evaluation.temperature:g}, seed {data.seed}"
         minutes = (time.perf_counter() - begun) / 60
-        print_table(f"{data.tasks}, test split, {limits}, {minutes:.1f} min", run.results)
+        print_table(f"{next(iter(run.results.values())).conditions.sentence}, {minutes:.1f} min", run.results)
         drawn = draw_curve(run.folder.path / "metrics.csv", run.folder.path / "curve.png", run.results)
         print(f"run folder: {run.folder.path}" + ("" if drawn else " (no curve: nothing was trained)"))
     return run

@@ -70,16 +70,17 @@ class RunFolder:
         return RunFolder(path)
 
     def create(self) -> None:
-        """Make the folder, and tell the processes that this one will start.
+        """Make the folder, or see that one there is can be written, and tell the processes that this one will start.
 
         Raises:
             BadInput: it cannot be written.
         """
         if not self.writes:
             return
+        ledger = self.path / "ledger.json"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_whole(self.path / "ledger.json", "{}\n")
+            write_whole(ledger, ledger.read_text(encoding="utf-8") if ledger.exists() else "{}\n")
         except OSError as error:
             raise BadInput(f"--run {self.path}", f"cannot be written: {error}.", "Choose another --run.") from error
         os.environ[SHARED] = str(self.path.resolve())
@@ -156,11 +157,14 @@ class RunFolder:
         path = self.path / "episodes.jsonl"
         return Mark(len(self.metrics.rows), path.stat().st_size if path.exists() else 0)
 
-    def cut(self, mark: Mark) -> None:
-        """Forget what was written later."""
+    def cut(self, mark: Mark, stages: Sequence[str] = ()) -> None:
+        """Forget what was written later, and the checkpoints of these later stages."""
         path = self.path / "episodes.jsonl"
-        if self.writes and path.exists() and path.stat().st_size > mark.episodes:
-            os.truncate(path, mark.episodes)
+        if self.writes:
+            if path.exists() and path.stat().st_size > mark.episodes:
+                os.truncate(path, mark.episodes)
+            for checkpoint in (c for stage in stages for c in self.checkpoints(stage).glob("*.ckpt")):
+                checkpoint.unlink()
         self.metrics.cut(mark.rows)
 
 

@@ -97,7 +97,7 @@ class Turn:
     action_logprobs: tuple[float, ...]
     """Of the distribution sampled from, in nats, one per action id; empty for a demonstration, which nobody sampled."""
     policy_version: int
-    """Number of optimizer steps behind the weights that sampled it; -1 for a demonstration."""
+    """Number of optimizer steps of its stage behind the weights that sampled it; -1 for a demonstration."""
     signals: Mapping[str, Signal]
     """After the action: ``score`` (total so far), ``gain`` (its change), ``valid`` (was it a command the world knows), and
     whatever else the environment measured. Empty where the action was not played."""

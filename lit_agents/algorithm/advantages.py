@@ -51,24 +51,27 @@ def generalised(
 
 
 def whitened(x_BA: Tensor, mask_BA: Tensor, reduce: Reduce = _alone) -> Tensor:
-    """Zero mean and unit variance over the action tokens of the whole batch on all ranks; 0 on padding."""
-    x = torch.where(mask_BA, x_BA, 0.0)
-    count = reduce(mask_BA.sum().to(x.dtype)).clamp(min=1)
+    """Zero mean and unit variance over the action tokens of the whole batch on all ranks; 0 on padding.
+
+    In float64: where all values are equal, float32's error in their mean would be divided by itself.
+    """
+    x = torch.where(mask_BA, x_BA, 0.0).double()
+    count = reduce(mask_BA.sum().double()).clamp(min=1)
     mean = reduce(x.sum()) / count
     centred = torch.where(mask_BA, x - mean, 0.0)
-    return centred / ((reduce(centred.square().sum()) / count).sqrt() + 1e-8)
+    return (centred / ((reduce(centred.square().sum()) / count).sqrt() + 1e-8)).to(x_BA.dtype)
 
 
 def leave_one_out(returns_B: Tensor, group_B: Tensor) -> Tensor:
     """RLOO (Ahmadian et al. 2024): the return minus the mean return of the other members of the group, (B,).
 
+    A group with equal returns gets exactly 0.
+
     Raises:
         ValueError: a group with one member, which has no others.
     """
-    sums, counts = _group_sums(returns_B, group_B)
-    if bool((counts < 2).any()):
-        raise ValueError("a group of one episode has no other members to be compared with")
-    return returns_B - (sums[group_B] - returns_B) / (counts[group_B] - 1)
+    centred_B, counts = _centred(returns_B, group_B)
+    return centred_B * (counts / (counts - 1))[group_B]
 
 
 def group_normalised(returns_B: Tensor, group_B: Tensor, divide_by_std: bool) -> Tensor:
@@ -76,21 +79,26 @@ def group_normalised(returns_B: Tensor, group_B: Tensor, divide_by_std: bool) ->
 
     The standard deviation has G - 1 in its denominator. A group with equal returns gets exactly 0.
     """
-    sums, counts = _group_sums(returns_B, group_B)
-    if bool((counts < 2).any()):
-        raise ValueError("a group of one episode has no other members to be compared with")
-    centred = returns_B - (sums / counts)[group_B]
-    low, high = (_group_extreme(returns_B, group_B, how) for how in ("amin", "amax"))
-    centred = torch.where((low == high)[group_B], 0.0, centred)  # a mean of equal floats need not equal them
+    centred_B, counts = _centred(returns_B, group_B)
     if not divide_by_std:
-        return centred
-    squares, _ = _group_sums(centred.square(), group_B)
-    return centred / ((squares / (counts - 1)).sqrt()[group_B] + 1e-6)
+        return centred_B
+    squares, _ = _group_sums(centred_B.square(), group_B)
+    return centred_B / ((squares / (counts - 1)).sqrt()[group_B] + 1e-6)
 
 
 def without_signal(returns_B: Tensor, group_B: Tensor) -> Tensor:
-    """(groups,) True where all members have the same return, so that comparing them teaches nothing."""
-    return _group_extreme(returns_B, group_B, "amin") == _group_extreme(returns_B, group_B, "amax")
+    """(groups,) True where all members have the same return but for rounding, so that comparing them teaches nothing."""
+    low, high = (_group_extreme(returns_B, group_B, how) for how in ("amin", "amax"))
+    return high - low <= 1e-6 * torch.maximum(low.abs(), high.abs()).clamp(min=1)
+
+
+def _centred(returns_B: Tensor, group_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns minus the mean of their group, (B,), and members per group; exactly 0 in a group without signal."""
+    sums, counts = _group_sums(returns_B, group_B)
+    if bool((counts < 2).any()):
+        raise ValueError("a group of one episode has no other members to be compared with")
+    centred_B = returns_B - (sums / counts)[group_B]
+    return torch.where(without_signal(returns_B, group_B)[group_B], 0.0, centred_B), counts
 
 
 def _group_sums(x_B: Tensor, group_B: Tensor) -> tuple[Tensor, Tensor]:

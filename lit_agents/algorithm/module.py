@@ -21,6 +21,9 @@ from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import ActionScores, CausalLMPolicy, Weights
 from lit_agents.types import TokenBatch, TokenTree
 
+PER_TOKEN = ("entropy", "logprob_gap", "update_kl")
+"""Numbers of an iteration that are means over trained tokens."""
+
 
 @dataclass(frozen=True)
 class KL:
@@ -41,6 +44,12 @@ class KL:
         """Refuse what cannot be."""
         if self.reward and self.loss:
             raise BadInput("model.kl", "reward and loss both have a coefficient.", "Set one of them to 0.")
+        for name in ("reward", "loss"):
+            if getattr(self, name) < 0:
+                raise BadInput(f"model.kl.{name}", "below 0 it would drive the policy away.", "Set it to 0 or more.")
+        for name, value in (("target", self.target), ("horizon", self.horizon)):
+            if value is not None and value <= 0:
+                raise BadInput(f"model.kl.{name}", f"{value} is not above 0.", "Give it a positive value.")
         if self.target is not None and not (self.reward or self.loss):
             raise BadInput("model.kl.target", "there is no coefficient to adapt.", "Set kl.reward or kl.loss as well.")
 
@@ -118,8 +127,8 @@ class AgentModule(LightningModule):
         return policy_loss, {"policy_loss": policy_loss, "clip_fraction": clipped}
 
     def values(self, scores: ActionScores) -> tuple[Tensor, Tensor]:
-        """Values before each action token (B, A), and after the last one (B,); zeros without a critic."""
-        return torch.zeros_like(scores.logprobs_BA), torch.zeros_like(scores.logprobs_BA[:, 0])
+        """Values before each action token (B, A), and after the last one (B,); asked of an algorithm with a critic."""
+        raise NotImplementedError
 
     has_critic: ClassVar[bool] = False
 
@@ -132,20 +141,24 @@ class AgentModule(LightningModule):
 
     @torch.no_grad()
     def assess(self, tree: TokenTree) -> tuple[Tensor, Tensor, Tensor]:
-        """Reference log-probabilities (B, A), values (B, A) and values after the end (B,) with the collecting weights."""
-        scores = self.policy.score(tree, self.temperature)
-        values_BA, after_B = self.values(scores)
-        reference = scores.logprobs_BA
+        """Reference log-probabilities (B, A), values (B, A) and values after the end (B,) with the collecting weights.
+
+        Zeros for what the algorithm does not use.
+        """
+        reference_BA = values_BA = torch.zeros(tree.mask_BA.shape)
+        after_B = torch.zeros(len(tree.last_B))
+        if self.has_critic:
+            values_BA, after_B = self.values(self.policy.score(tree, self.temperature))
         if self.kl.used:
             if self.reference is None:
                 raise RuntimeError("the reference policy was not set before the first iteration")
             with self.policy.using(self.reference):
-                reference = self.policy.score(tree, self.temperature).logprobs_BA
-        return reference, values_BA, after_B
+                reference_BA = self.policy.score(tree, self.temperature).logprobs_BA
+        return reference_BA, values_BA, after_B
 
     def sum_over_ranks(self, x: Tensor) -> Tensor:
         """The sum of a tensor over all processes of the run."""
-        if not self._trainer:
+        if not self._trainer or self.trainer.world_size == 1:
             return x
         mine = x.to(self.device, copy=True)  # NCCL sums on the device alone, and in place
         return cast(Tensor, self.trainer.strategy.reduce(mine, reduce_op="sum")).to(x.device)
@@ -209,10 +222,13 @@ class AgentModule(LightningModule):
         if self.kl.loss:
             kl = (batch.weights_BA * losses.kl_k3(scores.logprobs_BA, batch.ref_logprobs_BA)).sum()
             loss = loss + self.kl_coefficient * kl
-        gap = (scores.logprobs_BA - batch.old_logprobs_BA).abs()
         self._add(numbers | {"loss": loss, "entropy": (batch.weights_BA * scores.entropy_BA).sum()})
         if batch.policy_version >= 0:
-            self._add({"logprob_gap": (batch.weights_BA * gap).sum()})
+            with torch.no_grad():
+                gap_BA = (scores.logprobs_BA - batch.old_logprobs_BA).abs()
+                moved_BA = losses.kl_k3(batch.old_logprobs_BA, scores.logprobs_BA)
+            self._add({"logprob_gap": (batch.weights_BA * gap_BA).sum()})
+            self._add({"update_kl": (batch.weights_BA * moved_BA).sum()})
         self._add({"weight": batch.weights_BA.sum(), "computed_tokens": torch.tensor(len(batch.tree.ids_S))})
         return loss * accumulated  # Lightning divides by it; the weights already make a sum of it
 
@@ -221,14 +237,17 @@ class AgentModule(LightningModule):
             self._sums[name] = self._sums.get(name, 0.0) + float(number.detach())
 
     def on_train_epoch_end(self) -> None:
-        """Log the means over the iteration's optimizer steps; the entropy over what was trained."""
-        weight = max(self._sums.pop("weight", 0.0), 1e-9)
-        computed = self._sums.pop("computed_tokens", 0.0)
+        """Log the means over the iteration's optimizer steps; what is measured on tokens, over those that were trained.
+
+        ``entropy`` of the policy; ``logprob_gap``, the mean absolute difference of log-probabilities to those at sampling
+        time; ``update_kl``, the k3 estimate of KL(policy at sampling || policy in training). Without any signal there
+        are none of them.
+        """
+        weight, computed = self._sums.pop("weight", 0.0), self._sums.pop("computed_tokens", 0.0)
         steps = max(1, self.global_step - self._expected_version)
-        entropy = self._sums.pop("entropy", 0.0) / weight
-        gap = self._sums.pop("logprob_gap", 0.0) / weight
+        per_token = {name: self._sums.pop(name) / weight for name in PER_TOKEN if name in self._sums}
         means = {name: total / steps for name, total in self._sums.items()}
-        self.numbers = means | {"entropy": entropy, "logprob_gap": gap, "computed_tokens": computed}
+        self.numbers = means | per_token | {"computed_tokens": computed}
         # not reduced over ranks here: a rank without signal has fewer numbers, and the others would wait for it
         self.log_dict({f"train/{name}": value for name, value in self.numbers.items()})
 

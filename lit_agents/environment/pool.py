@@ -189,7 +189,9 @@ class EnvPool:
         return _Session(pid, connection)
 
     def _drop(self, number: int, grace: float) -> str:
-        session = self._sessions.pop(number)
+        session = self._sessions.pop(number, None)
+        if session is None:  # Ctrl-C came while it was being dropped
+            return ""
         session.hang_up()
         return self._helper.end(session.pid, grace) if self._helper is not None else ""
 

@@ -76,10 +76,11 @@ class TextWorld(TextEnvironment):
         game_maker(spec)
         seeds = _seeds(split, count)
         folder = (Path(self._folder).expanduser() if self._folder else cache_folder("textworld")) / spec / split
-        if missing := [seed for seed in seeds if seed not in read_index(folder)]:
-            _textworld()
-            generate(spec, folder, missing, self._workers or os.cpu_count() or 1)
         rows = read_index(folder)
+        if not rows.keys() >= set(seeds):
+            _textworld()
+            generate(spec, folder, seeds, self._workers or os.cpu_count() or 1)
+            rows = read_index(folder)
         where = f" --folder {self._folder}" if self._folder else ""
         command = f"python -m lit_agents.tasks textworld --spec {spec} --split {split} --count {count}{where}"
         return [_task(spec, split, folder, rows[seed], command) for seed in seeds]

@@ -1,8 +1,9 @@
 """Making, keeping and checking TextWorld games.
 
 A set lives in ``folder/spec/split``: for each game ``SEED.z8`` and ``SEED.json``, both needed to play, and a row in
-``index.jsonl``. Rows are only ever appended and files appear whole: a killed generation goes on where it was, and two
-at once do no harm. ``python -m lit_agents.environment.textworld_games SPEC FOLDER SEED...`` is one worker.
+``index.jsonl``. Rows are only ever appended and files appear whole: a killed generation goes on where it was. Of several
+processes that want games, one makes them and the others wait.
+``python -m lit_agents.environment.textworld_games SPEC FOLDER SEED...`` is one worker.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +25,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from lit_agents.errors import BadInput
+
+SCRATCH = ".making-"
+SERIAL = 18
+"""Where six digits in the header of a story file are its date (Z-Machine Standards, 11.1); no checksum covers them."""
 
 
 @dataclass(frozen=True)
@@ -128,19 +136,28 @@ def verify(folder: Path, row: Row, way_out: str) -> None:
 
 
 def generate(spec: str, folder: Path, seeds: Sequence[int], workers: int) -> None:
-    """Make the games of these seeds, each worker a process, with a progress bar.
+    """Make those games of these seeds that are not there, each worker a process, with a progress bar.
 
     Raises:
         BadInput: the generator cannot make one of them.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        for left in folder.glob(f"{SCRATCH}*"):  # by a generation that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        known = read_index(folder)
+        if missing := [seed for seed in seeds if seed not in known]:
+            _generate(spec, folder, missing, workers)
+
+
+def _generate(spec: str, folder: Path, seeds: Sequence[int], workers: int) -> None:
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    folder.mkdir(parents=True, exist_ok=True)
     shares = [share for k in range(workers) if (share := list(seeds[k::workers]))]
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with (
-        tempfile.TemporaryDirectory(prefix=".making-", dir=folder, ignore_cleanup_errors=True) as scratch,
+        tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder, ignore_cleanup_errors=True) as scratch,
         Progress(*columns, console=Console(stderr=True), transient=True) as progress,
         ThreadPoolExecutor(len(shares)) as threads,
     ):
@@ -177,7 +194,7 @@ def _follow(worker: subprocess.Popen[str], spec: str, tick: Callable[[], None]) 
             report = json.loads(line)
             if report["error"]:
                 reason = f"seed {report['seed']} of {spec} cannot be made: {report['error']}."
-                raise BadInput("spec", reason, "Choose other sizes.")
+                raise BadInput("spec", reason, "Choose other sizes, or free some space if the disk is full.")
             tick()
     if worker.wait() != 0:
         raise BadInput("spec", f"a process making {spec} ended with code {worker.returncode}.", "See what it printed.")
@@ -190,6 +207,9 @@ def make_one(spec: str, folder: Path, seed: int) -> None:
         game_maker(spec).make(seed, str(game))
         walkthrough = json.loads(game.with_suffix(".json").read_text())["metadata"]["walkthrough"]
         rewards = _win(game, walkthrough)
+        with game.open("r+b") as story:  # the compiler wrote the day: the same game must have the same sha256 tomorrow
+            story.seek(SERIAL)
+            story.write(b"000000")
         made, kept = _pair(Path(scratch), seed), _pair(folder, seed)
         row = Row(seed, _digest(made), [_stamp(path) for path in made], len(walkthrough), rewards)
         for source, target in zip(made, kept, strict=True):

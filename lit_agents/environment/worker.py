@@ -239,11 +239,11 @@ def _answer(environment: TextEnvironment, question: str, arguments: tuple[object
         answer = getattr(environment, question)(*arguments)
     except BaseException as error:
         return pickle.dumps(("crash", "".join(traceback.format_exception(error, limit=-3))[-2000:]))
-    fault = QUESTIONS[question](answer)
     try:
+        fault = QUESTIONS[question](answer)
         return pickle.dumps(("garbage", fault) if fault else ("", answer))
     except Exception as error:
-        return pickle.dumps(("garbage", f"{question} returned what cannot be pickled: {error}"))
+        return pickle.dumps(("garbage", f"{question} returned what cannot be checked or pickled: {error}"))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torchmetrics import Metric
 
 from lit_agents.types import Episode, StopReason, TurnRewards
@@ -44,18 +44,14 @@ def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 class EpisodeMetrics(Metric):
-    """What a set of episodes amounts to, over all ranks.
-
-    The counts are torchmetrics states of fixed size, summed over ranks. Which labels occur is not known beforehand, so
-    the counts per label are a dictionary, gathered from all ranks in `compute`, which all ranks therefore have to call.
-    """
+    """What a set of episodes amounts to. It is given the episodes of all ranks, so there is nothing to synchronise."""
 
     full_state_update = False
     sums: Tensor
     stops: Tensor
 
-    def __init__(self, sync_on_compute: bool = True) -> None:
-        super().__init__(sync_on_compute=sync_on_compute)
+    def __init__(self) -> None:
+        super().__init__(sync_on_compute=False)
         self.add_state("sums", torch.zeros(len(_SUMS), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("stops", torch.zeros(len(_REASONS), dtype=torch.float64), dist_reduce_fx="sum")
         self._won_by_label: Counter[str] = Counter()
@@ -86,7 +82,7 @@ class EpisodeMetrics(Metric):
         ``n`` episodes that are no failure; ``success`` with ``success_low`` and ``success_high`` (Wilson, 95 %);
         ``return`` and ``turns`` per episode; ``invalid_rate`` per played action; ``unfinished_rate`` and
         ``action_tokens`` per action; ``failures`` and ``failure/<type>`` are counts, ``stop/<reason>`` shares of ``n``;
-        ``success/<label>=<value>`` comes with ``n/<label>=<value>``.
+        ``success/<label>=<value>`` comes with ``n/``, ``success_low/`` and ``success_high/`` of the same.
         """
         total = dict(zip(_SUMS, self.sums.tolist(), strict=True))
         stops = dict(zip(_REASONS, self.stops.tolist(), strict=True))
@@ -100,10 +96,11 @@ class EpisodeMetrics(Metric):
         numbers["failures"] = sum(count for stop, count in stops.items() if stop.is_failure)
         for stop, count in stops.items():
             numbers |= {f"failure/{stop.value}": count} if stop.is_failure else {f"stop/{stop.value}": _mean(count, n)}
-        won_by_label, n_by_label = self._labels_of_all_ranks()
-        for label in sorted(n_by_label):
-            numbers[f"success/{label}"] = won_by_label[label] / n_by_label[label]
-            numbers[f"n/{label}"] = float(n_by_label[label])
+        for label, count in sorted(self._n_by_label.items()):
+            won = self._won_by_label[label]
+            low, high = wilson(won, count)
+            numbers |= {f"success/{label}": won / count, f"n/{label}": float(count)}
+            numbers |= {f"success_low/{label}": low, f"success_high/{label}": high}
         return numbers
 
     def reset(self) -> None:
@@ -111,14 +108,6 @@ class EpisodeMetrics(Metric):
         super().reset()
         self._won_by_label.clear()
         self._n_by_label.clear()
-
-    def _labels_of_all_ranks(self) -> tuple[Counter[str], Counter[str]]:
-        mine = (self._won_by_label, self._n_by_label)
-        if not (self.sync_on_compute and distributed.is_available() and distributed.is_initialized()):
-            return mine
-        everyone: list[tuple[Counter[str], Counter[str]]] = [mine] * distributed.get_world_size()
-        distributed.all_gather_object(everyone, mine)
-        return sum((won for won, _ in everyone), Counter()), sum((n for _, n in everyone), Counter())
 
 
 def _row(episode: Episode, reward: TurnRewards) -> list[float]:

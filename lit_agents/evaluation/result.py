@@ -27,6 +27,15 @@ class Conditions:
     environment: str
     """Fingerprint: package versions, what is shown, and the hashes of the task files."""
 
+    @property
+    def sentence(self) -> str:
+        """For the title of a table; sampling that is not said to be truncated is not."""
+        s, limits = self.sampling, f"{self.turn_limit} turns of {self.sampling['max_tokens']} tokens"
+        how = f"temperature {s['temperature']:g}"
+        how += f", top_p {s['top_p']:g}" if s["top_p"] < 1 else ""
+        how += f", top_k {s['top_k']}" if s["top_k"] else ""
+        return f"{self.tasks}, {self.split} split, {limits}, {how}, seed {self.seed}"
+
     @staticmethod
     def of(
         environment: TextEnvironment, spec: str, tasks: Sequence[Task], limits: Limits, sampling: Sampling, seed: int
@@ -57,7 +66,7 @@ class Result:
     @staticmethod
     def of(episodes: Sequence[Episode], rewards: Sequence[TurnRewards], conditions: Conditions) -> Result:
         """Measure."""
-        metrics = EpisodeMetrics(sync_on_compute=False)
+        metrics = EpisodeMetrics()
         metrics.update(episodes, rewards)
         numbers = metrics.compute()
         return Result(

@@ -37,6 +37,15 @@ class LoRA:
     last_layers: int | None = None
     """Only in this many layers, counted from the output; the backward pass ends below them. None: in all."""
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if self.rank < 1:
+            reason = "an adapter needs a rank of at least 1."
+            raise BadInput(f"policy.lora.rank={self.rank}", reason, "Set it to 8 or 16.")
+        if self.last_layers is not None and self.last_layers < 1:
+            reason = "no layer would have an adapter."
+            raise BadInput(f"policy.lora.last_layers={self.last_layers}", reason, "Set it to null for all layers.")
+
 
 class ActionScores(NamedTuple):
     """What the model says about the action tokens of a token tree."""
@@ -80,10 +89,6 @@ class CausalLMPolicy(nn.Module):
             reason = "with full fine-tuning every update below 1/256 of a weight is rounded away."
             way_out = "Use dtype float32 (with trainer.precision bf16-mixed for speed), or set policy lora."
             raise BadInput("policy.dtype=bfloat16", reason, way_out)
-        if lora is not None and lora.rank < 1:
-            raise BadInput(
-                f"policy.lora.rank={lora.rank}", "an adapter needs a rank of at least 1.", "Set it to 8 or 16."
-            )
         self.weights, self.dtype, self.lora = weights, getattr(torch, dtype), lora
         self.system, self.thinking, self.gradient_checkpointing = system, thinking, gradient_checkpointing
         self.mixed: torch.dtype | None = None
@@ -204,7 +209,8 @@ class CausalLMPolicy(nn.Module):
     def logits(self, hidden: Tensor, temperature: float) -> Tensor:
         """(..., H) -> (..., V) in at least float32, divided by the temperature."""
         logits = self.hf.get_output_embeddings()(hidden)
-        return cast(Tensor, logits.to(torch.promote_types(torch.float32, logits.dtype)) / temperature)
+        logits = logits.to(torch.promote_types(torch.float32, logits.dtype))
+        return cast(Tensor, logits if temperature == 1 else logits / temperature)
 
     def score(self, tree: TokenTree, temperature: float) -> ActionScores:
         """Log-probabilities of a tree's action tokens; the LM head runs on those alone."""
@@ -217,11 +223,16 @@ class CausalLMPolicy(nn.Module):
             logits_UV = self.logits(hidden_UH, temperature)
         logprobs_UV = torch.log_softmax(logits_UV, dim=-1)
         logprobs_U = logprobs_UV.gather(1, tree.targets_U[:, None]).squeeze(1)
-        with torch.no_grad():
-            entropy_U = -(logprobs_UV.exp() * logprobs_UV).sum(-1)
+        entropy_U = _entropy(logprobs_UV.detach())
         return ActionScores(
             torch.where(tree.mask_BA, logprobs_U[tree.index_BA], 0.0),
             torch.where(tree.mask_BA, entropy_U[tree.index_BA], 0.0),
             hidden_UH[tree.index_BA],
             hidden_SH[tree.last_B],
         )
+
+
+def _entropy(logprobs_UV: Tensor, rows: int = 64) -> Tensor:
+    """(U, V) -> (U,), nats; a few rows at a time, so that nothing as large as the logits is made again."""
+    parts = [(part.exp() * part).sum(-1) for part in torch.split(logprobs_UV, rows)]
+    return -torch.cat(parts)

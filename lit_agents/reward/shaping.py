@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from lit_agents.errors import BadInput
 from lit_agents.reward.base import Reward
 from lit_agents.types import Episode, StopReason, TurnRewards
@@ -44,8 +46,34 @@ class InvalidCommand(Reward):
         return TurnRewards.of({"invalid_command": values})
 
 
+class Format(Reward):
+    """An action that is not written as it should be costs something, on its turn, whether the world understood it or not.
+
+    Args:
+        cost: subtracted on each such turn, at least 0.
+        pattern: regular expression the whole text of an action must match; by default it is one line that is not empty.
+
+    Raises:
+        BadInput: a negative cost, or what is no regular expression.
+    """
+
+    def __init__(self, cost: float, pattern: str = r"[^\n]*\S[^\n]*") -> None:
+        self.cost = _checked(cost, "Format")
+        try:
+            self.pattern = re.compile(pattern)
+        except re.error as error:
+            raise BadInput("Format", f"pattern={pattern!r} is no regular expression ({error}).", "Mend it.") from error
+
+    def __call__(self, episode: Episode) -> TurnRewards:
+        """Part ``format``."""
+        values = [0.0 if self.pattern.fullmatch(turn.action) else -self.cost for turn in episode.turns]
+        return TurnRewards.of({"format": values})
+
+
 class UnfinishedAction(Reward):
     """An action that reached its token limit without an end-of-turn token costs something, on its turn, the last one.
+
+    It also ends the episode, so beside a cost per turn it should cost no less than the turns it saves.
 
     Args:
         cost: subtracted on the last turn of such an episode, at least 0.

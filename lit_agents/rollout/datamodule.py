@@ -71,8 +71,12 @@ class RolloutDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         sampling.check_trainable("data.sampling")
+        counts = {"train": train_tasks, "validation": validation_tasks, "test": test_tasks}
+        for name, count in counts.items():
+            if count < 1:
+                raise BadInput(f"data.{name}_tasks", f"{count} is below 1.", "Set it to 1 or more.")
         self.environment, self.tasks, self.reward = environment, tasks, reward or Outcome()
-        self.counts = {"train": train_tasks, "validation": validation_tasks, "test": test_tasks}
+        self.counts = counts
         self.schedule, self.limits, self.sampling, self.evaluation = schedule, limits, sampling, evaluation
         self.engine, self.seed = engine or TransformersEngine(), seed
         self.ledger, self.iteration = Ledger(), 0
@@ -85,14 +89,15 @@ class RolloutDataModule(LightningDataModule):
     # tasks
 
     def split(self, name: str, count: int | None = None) -> list[Task]:
-        """Tasks of a split, made first if they are not there.
+        """Tasks of a split, made first if they are not there; as many as configured, or ``count`` for a stage before.
 
         Raises:
             BadInput: they cannot be had, or cannot supply what the reward needs.
         """
-        flags = {"spec": "data.tasks", "count": "sft.demonstrations" if name == "sft" else f"data.{name}_tasks"}
+        part = "train" if name == "sft" else name
+        flags = {"spec": "data.tasks", "count": "sft.demonstrations" if count else f"data.{part}_tasks"}
         try:
-            found = self.environment.tasks(self.tasks, name, count or self.counts[name])
+            found = self.environment.tasks(self.tasks, name, count or self.counts[part])
         except BadInput as error:  # the environment knows its arguments, the user typed flags
             raise BadInput(flags.get(error.where, error.where), error.reason, error.way_out) from error
         self.reward.check(found)
@@ -132,7 +137,7 @@ class RolloutDataModule(LightningDataModule):
             )
             raise BadInput("trainer.accumulate_grad_batches", reason, "Leave it out: it follows micro_batches.")
         name = "sft" if self.module.demonstrated else "train"
-        self._sampler = TaskSampler(self.split(name, self.counts["train"]), self.seed, self.schedule.tasks)
+        self._sampler = TaskSampler(self.split(name), self.seed, self.schedule.tasks)
         self.module.temperature = 1.0 if self.module.demonstrated else self.sampling.temperature
         self.module.policy.compute_in(self.trainer.precision)
         self.open(self.module.policy)
@@ -170,12 +175,12 @@ class RolloutDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Where collection stands; everything else follows from the seed and the number of the iteration."""
-        return {"iteration": self.iteration, "ledger": self.ledger.state_dict()}
+        return {"iteration": self.iteration, "ledger": self.ledger.total()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         self.iteration = state_dict["iteration"]
-        self.ledger.load_state_dict(state_dict["ledger"])
+        self.ledger.go_on_from(state_dict["ledger"], first=self.trainer is None or self.trainer.is_global_zero)
 
     # one iteration
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_agents.algorithm import losses
+from lit_agents.algorithm.advantages import without_signal
 from lit_agents.algorithm.module import AgentModule, Experience
 from lit_agents.errors import BadInput
 from lit_agents.policy.sampling import stream
@@ -72,6 +73,12 @@ def _put_aside(found: Iteration, group: EpisodeGroup, worth: tuple[TurnRewards, 
     return replace(found, unused=found.unused + group.episodes, unused_rewards=found.unused_rewards + worth)
 
 
+def _equal(worth: Sequence[TurnRewards]) -> bool:
+    """Whether these returns teach nothing when compared; asked as the algorithms ask it."""
+    returns_B = torch.tensor([w.total for w in worth])
+    return bool(without_signal(returns_B, torch.zeros(len(worth), dtype=torch.long)))
+
+
 @dataclass(frozen=True)
 class Recruiter:
     """Fills one rank's share of an iteration."""
@@ -102,7 +109,7 @@ class Recruiter:
                 worth = tuple(map(self.reward, group.episodes))
                 if len(group.episodes) < (2 if self.compares else 1):
                     found = replace(_put_aside(found, group, worth), groups_dropped=found.groups_dropped + 1)
-                elif self.compares and len({w.total for w in worth}) == 1:
+                elif self.compares and _equal(worth):
                     found = replace(found, groups_without_signal=found.groups_without_signal + 1)
                     spare.append((group, worth))
                 else:
@@ -167,7 +174,8 @@ def credited(found: Iteration, module: AgentModule, version: int, parts: int) ->
     mask_BA, ref_BA, rewards_BA = columns.mask_BA, columns.logprobs_BA, columns.rewards_BA
     values_BA, after_B, numbers = torch.zeros_like(rewards_BA), torch.zeros(len(found.episodes)), dict[str, float]()
     if module.needs_assessment:
-        ref_BA, values_BA, after_B = _assessed(found.episodes, module, parts, mask_BA)
+        assessed_BA, values_BA, after_B = _assessed(found.episodes, module, parts, mask_BA)
+        ref_BA = assessed_BA if module.kl.used else ref_BA
         after_B = after_B * torch.tensor([float(e.stop.is_truncated) for e in found.episodes])
     if module.kl.used:
         difference_BA = torch.where(mask_BA, losses.kl_k1(columns.logprobs_BA, ref_BA), 0.0)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from lit_agents.rollout.ranks import from_all_ranks
 from lit_agents.types import Episode
 
 
@@ -31,7 +32,8 @@ class Ledger:
     tokens_computed: int = 0
     """Tokens that went through the model in training, shared beginnings once."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time by part of the run."""
+    """Wall time of the stages ``sft`` and ``rl``, of what happened inside them (``demonstrating``, ``collecting``,
+    ``crediting``, ``validating``; the rest is training), and of ``test/<stage>`` after each."""
 
     def charge(self, episodes: Sequence[Episode], demonstrated: bool) -> None:
         """Episodes collected for training."""
@@ -53,14 +55,16 @@ class Ledger:
         finally:
             self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begun
 
-    def state_dict(self) -> dict[str, Any]:
-        """Plain values, for ``ledger.json`` and checkpoints."""
-        return asdict(self)
+    def total(self) -> dict[str, Any]:
+        """What all processes of the run have charged, for ``ledger.json`` and checkpoints; the seconds are the first's."""
+        everyone = from_all_ranks([asdict(self)])
+        counts = [name for name in everyone[0] if name != "seconds"]
+        return everyone[0] | {name: sum(each[name] for each in everyone) for name in counts}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from these values."""
+    def go_on_from(self, total: dict[str, Any], first: bool) -> None:
+        """Continue from a total, which the first process carries for all."""
         for f in fields(self):
-            setattr(self, f.name, state[f.name])
+            setattr(self, f.name, total[f.name] if first or f.name == "seconds" else 0)
 
 
 def count_stops(episodes: Sequence[Episode]) -> Counter[str]:

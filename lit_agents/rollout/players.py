@@ -83,7 +83,7 @@ class ExpertPlayer(Player):
             return answer
         if answer is None:
             return Failure(StopReason.ENVIRONMENT_GARBAGE, "the environment has no expert action here")
-        return Choice(answer, tuple(self._chat.action_ids(answer)))
+        return _said(self._chat, answer)
 
 
 class RandomPlayer(Player):
@@ -102,5 +102,10 @@ class RandomPlayer(Player):
             return answer
         if not answer:
             return Failure(StopReason.ENVIRONMENT_GARBAGE, "the environment lists no admissible action here")
-        text = answer[int(stream(*key).integers(len(answer)))]
-        return Choice(text, tuple(self._chat.action_ids(text)))
+        return _said(self._chat, answer[int(stream(*key).integers(len(answer)))])
+
+
+def _said(chat: ChatFormat, command: str) -> Choice:
+    """A command as an agent would have written it, closing a thought that the prompt opens."""
+    ids = tuple(chat.action_ids(command))
+    return Choice(chat.action_text(ids), ids)

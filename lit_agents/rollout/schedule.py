@@ -56,6 +56,9 @@ class Schedule:
         if compares_group and self.group_size < 2:
             reason = "this algorithm compares the episodes of a group; one episode alone has no baseline (PAPER, D5)."
             raise BadInput("data.schedule.group_size=1", reason, "Set it to 2 or more, or use PPO or ReinforcePP.")
+        if self.resample_rounds and not compares_group:
+            reason = "this algorithm compares no episodes, so it has no groups without signal to replace."
+            raise BadInput("data.schedule.resample_rounds", reason, "Set it to 0, or use GRPO or RLOO.")
         if self.tasks % ranks:
             reason = f"{self.tasks} tasks cannot be shared equally by {ranks} processes."
             raise BadInput("data.schedule.tasks", reason, f"Use a multiple of {ranks}.")

@@ -35,14 +35,14 @@ class Stage:
             engine.attach(policy, self._limits.concurrent, self._limits.context)
             self._attached = True
 
-    def check(self, tasks: Sequence[Task], max_tokens: int, samples: int = 8) -> None:
-        """Begin a few episodes and see whether their first messages fit.
+    def check(self, tasks: Sequence[Task], max_tokens: int) -> None:
+        """Begin an episode of each task, or of as many spread over them as are played at once, and see if it can be begun.
 
         Raises:
-            BadInput: the context is too short, or the first task cannot be begun at all.
+            BadInput: the context is too short for a first message, or a task cannot be begun at all.
         """
         collector = Collector(self._pool, self._chat, self._limits, max_tokens)
-        collector.check(tasks[: min(samples, self._limits.concurrent)])
+        collector.check(tasks[:: -(-len(tasks) // self._limits.concurrent)])
 
     def play(self, jobs: Sequence[Job], player: Player, max_tokens: int, progress: Progress) -> list[Episode]:
         """Episodes in the order of the jobs."""

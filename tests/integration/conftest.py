@@ -52,3 +52,7 @@ def toy(tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("LIT_AGENTS_RUN", raising=False)
     (tmp_path / "toy.yaml").write_text(TOY.format(weights=tiny_weights))
     return "toy.yaml"
+
+
+ONE_ITERATION = ("--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1")
+"""Of RL, and validated."""

@@ -18,6 +18,7 @@ from lit_agents import fit as fit_command
 from lit_agents.evaluate import evaluate
 from lit_agents.evaluation.report import print_table
 from lit_agents.fit import fit
+from tests.integration.conftest import ONE_ITERATION
 from tests.tiny import tiny_model_folder
 
 ROOT = Path(__file__).parents[2]
@@ -104,8 +105,8 @@ def test_a_title_longer_than_the_table_is_not_broken(capsys):
 
 def test_a_run_is_the_same_whatever_the_folder_of_its_weights(toy, tmp_path):
     other = ("--model.policy.init_args.weights", str(tiny_model_folder(tmp_path / "copy")))
-    fit(["--config", toy, "--run", "a", "--trainer.max_epochs", "1"])
-    fit(["--config", toy, "--run", "b", "--trainer.max_epochs", "1", *other])
+    fit(["--config", toy, "--run", "a", *ONE_ITERATION])
+    fit(["--config", toy, "--run", "b", *ONE_ITERATION, *other])
     assert Path("a/summary.json").read_bytes() == Path("b/summary.json").read_bytes()
     assert evaluate(["--config", toy, "--ckpt_path", "b/checkpoints/rl/last.ckpt"])["policy"].n == 4
 

@@ -11,9 +11,8 @@ import torch
 from transformers import Qwen2Config
 
 from lit_agents.algorithm.module import AgentModule
-from lit_agents.cli import AgentCLI
 from lit_agents.environment.textworld import TextWorld
-from lit_agents.fit import fit, main
+from lit_agents.fit import FitCLI, fit, main
 from lit_agents.policy import causal_lm
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -76,7 +75,8 @@ def test_a_dense_reward_on_games_without_intermediate_score_is_refused(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(causal_lm.CausalLMPolicy, "load", lambda *_: pytest.fail("a model was loaded"))
     args = ["--model.policy.init_args.weights", str(tiny_weights), "--data.environment.init_args.folder", str(games)]
-    args += ["--data.train_tasks", "2", "--data.reward", "lit_agents.reward.dense.ScoreGain"]
+    args += ["--data.train_tasks", "2", "--data.schedule.tasks", "2", "--data.schedule.minibatches", "1"]
+    args += ["--data.reward", "lit_agents.reward.dense.ScoreGain"]
     assert main(["--config", str(CONF / "textworld" / "grpo.yaml"), *args]) == 2
     assert "reward ScoreGain: 2 of 2 tasks have no intermediate score" in capfd.readouterr().err
 
@@ -93,7 +93,7 @@ def on_a_gpu_node(monkeypatch, tmp_path):
         return folder
 
     monkeypatch.setattr(causal_lm, "find_weights", find)
-    return lambda path: AgentCLI(["--config", str(path)])
+    return lambda path: FitCLI(["--config", str(path)])
 
 
 @pytest.mark.parametrize("path", PAPER)
@@ -138,5 +138,5 @@ def test_the_readme_and_the_issue_name_no_configuration_that_is_not_there():
 
 
 def test_all_configurations_for_a_cpu_share_world_and_model_so_that_one_evaluates_the_checkpoints_of_another():
-    policies = {named(path): AgentCLI(["--config", str(path)]).model.policy for path in CPU}
+    policies = {named(path): FitCLI(["--config", str(path)]).model.policy for path in CPU}
     assert len({(p.weights, p.dtype, p.lora, p.system) for p in policies.values()}) == 1

@@ -12,6 +12,7 @@ import torch
 
 from lit_agents import evaluate as evaluate_command
 from lit_agents import fit as fit_command
+from lit_agents.cli import AtomicCheckpoints, out_of_space
 from lit_agents.errors import BadInput
 from lit_agents.fit import fit
 from lit_agents.policy import weights as weights_module
@@ -109,11 +110,26 @@ def test_a_group_of_one_has_no_baseline(refused, algorithm):
         (("--sft.demonstrations", "1000000"), "sft.demonstrations"),
         (("--data.limits.context", "20"), "data.limits.context"),
         (("--data.tasks", "r1-w2"), "reward ScoreGain"),
+        (("--data.train_tasks", "0"), "data.train_tasks"),
+        (("--data.validation_tasks", "0"), "data.validation_tasks"),
+        (("--data.test_tasks", "0"), "data.test_tasks"),
+        (("--data.schedule.tasks", "9"), "data.schedule.tasks"),
+        (("--trainer.check_val_every_n_epoch", "4"), "trainer.check_val_every_n_epoch"),
+        (("--model.kl.loss", ".1", "--model.kl.target", "0"), "model.kl.target"),
+        (("--model.kl.loss", ".1", "--model.kl.horizon", "0"), "model.kl.horizon"),
+        (("--model.kl.loss", "-1"), "model.kl.loss"),
+        (("--model.policy.init_args.lora", "{last_layers: 0}"), "policy.lora.last_layers=0"),
+        (("--model.policy.init_args.lora", "{rank: 0}"), "policy.lora.rank=0"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(refused, args, name):
     assert refused(*args).startswith(f"error: {name}")
     assert not Path("runs").exists()
+
+
+def test_dynamic_sampling_is_refused_where_no_groups_are_compared(refused):
+    args = ("--model", "lit_agents.algorithm.reinforce_pp.ReinforcePP", "--data.schedule.resample_rounds", "1")
+    assert refused(*args).startswith("error: data.schedule.resample_rounds")
 
 
 def test_accumulation_in_a_file_is_not_silently_replaced(refused):
@@ -148,9 +164,20 @@ def test_no_space_in_the_middle_says_so(toy, monkeypatch, capfd):
     assert capfd.readouterr().err == "error: episodes.jsonl: no space is left. Free some, then go on.\n"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full stands for a full disk")
+def test_no_space_for_a_checkpoint_is_the_operating_systems_error_with_its_file(tmp_path, monkeypatch):
+    to_a_full_disk = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *args: to_a_full_disk(Path("/dev/full"), *args))
+    with pytest.raises(OSError, match="No space left") as caught:
+        AtomicCheckpoints().save_checkpoint({"weights": torch.zeros(100_000)}, tmp_path / "last.ckpt")
+    assert out_of_space(caught.value) and caught.value.filename.endswith("last.ckpt")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def finished(toy) -> str:
-    fit(["--config", toy, "--run", "done", "--trainer.max_epochs", "1"])
+    one = ["--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1"]
+    fit(["--config", toy, "--run", "done", *one])
     return "done"
 
 
@@ -163,9 +190,15 @@ def test_a_checkpoint_of_something_else_is_refused_by_both_commands(finished, re
         assert "written with policy" in refused("--ckpt_path", last, *other, command=command)
         assert "written with algorithm GRPO" in refused("--ckpt_path", last, *rloo, command=command)
     assert "written with kl" in refused("--ckpt_path", last, *kl)
-    assert not Path(best).exists() and "there is no such file" in refused("--ckpt_path", best)
-    Path(best).write_bytes(Path(last).read_bytes())
     assert "last.ckpt alone" in refused("--ckpt_path", best)
+    Path(best).unlink()
+    assert "there is no such file" in refused("--ckpt_path", best)
+
+
+def test_a_refused_resume_loses_nothing(finished, refused):
+    before = {path: path.read_bytes() for path in Path(finished).rglob("*") if path.is_file()}
+    assert refused("--ckpt_path", f"{finished}/checkpoints/sft/last.ckpt", "--data.tasks", "r1-w2")
+    assert {path: path.read_bytes() for path in Path(finished).rglob("*") if path.is_file()} == before
 
 
 def test_what_is_no_checkpoint_is_refused(finished, refused):

@@ -12,6 +12,7 @@ import torch
 from lit_agents.evaluation.result import Result
 from lit_agents.fit import fit, main
 from lit_agents.run_folder import Mark, MetricsFile, RunFolder
+from tests.integration.conftest import ONE_ITERATION
 
 
 def rows(run: str | Path) -> list[dict[str, str]]:
@@ -47,7 +48,7 @@ def test_a_run_leaves_everything_that_was_promised(toy, capfd):
         assert {"split", "turn_limit", "sampling", "seed", "environment"} <= result["conditions"].keys()
     ledger = json.loads((path / "ledger.json").read_text())
     assert (ledger["demonstrations"], ledger["episodes"]) == (16, 3 * 8)
-    assert {"sft", "rl", "testing", "collecting"} <= ledger["seconds"].keys()
+    assert {"sft", "rl", "test/base", "test/sft", "test/rl", "collecting"} <= ledger["seconds"].keys()
     found = episodes(path)
     phases = {phase: sum(e["phase"] == phase for e in found) for phase in dict.fromkeys(e["phase"] for e in found)}
     assert phases == {"test/base": 4, "sft": 16, "test/sft": 4, "rl": 24, "validation": 4, "test/rl": 4}
@@ -95,7 +96,7 @@ def test_a_finished_run_resumed_only_prints_its_table_again(toy):
 
 def test_a_run_goes_on_from_its_last_checkpoint_to_the_same_end(toy):
     fit(["--config", toy, "--run", "whole"])
-    fit(["--config", toy, "--run", "parts", "--trainer.max_epochs", "1"])
+    fit(["--config", toy, "--run", "parts", "--trainer.max_epochs", "2"])
     with (Path("parts") / "episodes.jsonl").open("a") as file:
         file.write('{"phase": "rl", "written": "after the checkpoint"}\n')
     run = fit(["--config", toy, "--run", "parts", "--ckpt_path", "last"])
@@ -103,7 +104,7 @@ def test_a_run_goes_on_from_its_last_checkpoint_to_the_same_end(toy):
     assert same(weights("parts"), weights("whole"))
     assert rows("parts") == rows("whole")
     assert episodes("parts") == episodes("whole")
-    assert (Path("parts") / "config.1.yaml").exists()  # it was configured for one iteration before
+    assert (Path("parts") / "config.1.yaml").exists()  # it was configured for two iterations before
 
 
 def test_a_checkpoint_of_the_supervised_stage_begins_rl_again(toy):
@@ -130,7 +131,7 @@ def test_a_run_without_a_checkpoint_begins_again_in_its_folder(toy):
 
 @pytest.mark.parametrize("algorithm", ["ppo.PPO", "rloo.RLOO", "reinforce_pp.ReinforcePP"])
 def test_every_algorithm_trains(toy, algorithm):
-    args = ["--model", f"lit_agents.algorithm.{algorithm}", "--model.kl.reward", "0.01", "--trainer.max_epochs", "1"]
+    args = ["--model", f"lit_agents.algorithm.{algorithm}", "--model.kl.reward", "0.01", *ONE_ITERATION]
     fit(["--config", toy, *args])
     assert float(rows("runs/toy-1")[-1]["rollout/kl"]) == pytest.approx(0, abs=1e-3)
     assert not same(weights("runs/toy-1"), weights("runs/toy-1", "sft"))
@@ -147,13 +148,13 @@ def test_the_supervised_stage_can_be_all_there_is(toy):
 
 
 def test_rl_can_be_all_there_is_and_can_be_nothing(toy):
-    assert list(fit(["--config", toy, "--sft", "null", "--trainer.max_epochs", "1"]).results) == ["base", "rl"]
+    assert list(fit(["--config", toy, "--sft", "null", *ONE_ITERATION]).results) == ["base", "rl"]
     assert list(fit(["--config", toy, "--sft", "null", "--trainer.max_epochs", "0"]).results) == ["base"]
     assert not Path("runs/toy-2/curve.png").exists()
 
 
 def test_overrides_on_the_command_line_win_over_the_file(toy):
-    fit(["--config", toy, "--sft", "null", "--data.schedule.tasks", "4", "--trainer.max_epochs", "1"])
+    fit(["--config", toy, "--sft", "null", "--data.schedule.tasks", "4", *ONE_ITERATION])
     assert [r["rollout/n"] for r in rows("runs/toy-1")] == ["16.0"]
 
 
@@ -162,7 +163,7 @@ def test_tensorboard_and_wandb_get_the_numbers_too(toy, monkeypatch, tmp_path):
     (tmp_path / "loggers.yaml").write_text(
         "trainer: {logger: [{class_path: lightning.pytorch.loggers.TensorBoardLogger, init_args: {save_dir: logs}}]}"
     )
-    fit(["--config", toy, "--config", "loggers.yaml", "--trainer.max_epochs", "1"])
+    fit(["--config", toy, "--config", "loggers.yaml", *ONE_ITERATION])
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     tags: set[str] = set()
@@ -181,7 +182,7 @@ def test_wandb_works_offline_beside_the_table(toy, monkeypatch, tmp_path):
         "trainer: {logger: {class_path: lightning.pytorch.loggers.WandbLogger, init_args: {save_dir: logs, project: toy}}}"
     )
     Path("logs").mkdir()
-    fit(["--config", toy, "--config", "loggers.yaml", "--trainer.max_epochs", "1", "--sft", "null"])
+    fit(["--config", toy, "--config", "loggers.yaml", *ONE_ITERATION, "--sft", "null"])
     import wandb
 
     wandb.finish()
@@ -229,7 +230,7 @@ def test_a_result_survives_the_file_it_is_written_to(toy):
 
 def test_mixed_precision_is_that_of_the_sampler_too(toy):
     for precision in ("32-true", "bf16-mixed"):
-        fit(["--config", toy, "--run", precision, "--trainer.precision", precision, "--trainer.max_epochs", "1"])
+        fit(["--config", toy, "--run", precision, "--trainer.precision", precision, *ONE_ITERATION])
     assert rows("32-true")[-1]["rollout/return"] and rows("32-true") != rows("bf16-mixed")
     assert float(rows("bf16-mixed")[-1]["train/logprob_gap"]) < 1e-3
     assert main(["--config", toy, "--trainer.precision", "bf16-true"]) == 2

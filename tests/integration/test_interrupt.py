@@ -141,6 +141,50 @@ def test_an_interrupt_at_any_moment_says_how_to_go_on(toy, monkeypatch, capfd, m
     assert same_run("run", "whole")
 
 
+def test_a_critic_is_the_same_whenever_the_run_was_stopped_before_it_was_made(toy, monkeypatch):
+    text = Path(toy).read_text()
+    assert "grpo.GRPO" in text
+    Path(toy).write_text(text.replace("grpo.GRPO", "ppo.PPO"))
+    fit(["--config", toy, "--run", "whole"])
+    with monkeypatch.context() as patched:
+        stop, write = stopping(2), EpisodeRecorder.on_train_epoch_end
+        patched.setattr(EpisodeRecorder, "on_train_epoch_end", lambda *a: (stop(), write(*a)))
+        assert main(["--config", toy, "--run", "run"]) == 130
+    assert main(["--config", "run/config.yaml", "--run", "run", "--ckpt_path", "last"]) == 0
+    assert any("value_head" in name for name in weights("run")) and same_run("run", "whole")
+
+
+def test_a_schedulers_signal_ends_with_its_code_and_says_how_to_go_on(toy):
+    process = start("--config", toy, "--trainer.max_epochs", "40", "--run", "stopped")
+    wait_for(lambda: Path("stopped/checkpoints/rl/last.ckpt").exists(), process)
+    process.terminate()
+    error = process.communicate(timeout=30)[1]
+    assert process.returncode == 143 and "--run stopped --ckpt_path last" in error
+
+
+def test_a_result_from_before_training_went_on_is_measured_again(toy, monkeypatch):
+    fit(["--config", toy, "--run", "run", "--trainer.max_epochs", "2"])
+    with monkeypatch.context() as patched:
+        patched.setattr("lit_agents.fit.measure", _before(stopping(1)))
+        assert main(["--config", toy, "--run", "run", "--ckpt_path", "last"]) == 130  # in the last test, of epoch 3
+    fit(["--config", toy, "--run", "run", "--ckpt_path", "last"])
+    fit(["--config", toy, "--run", "whole"])
+    assert same_run("run", "whole")
+    summaries = [json.loads(Path(run, "summary.json").read_text()) for run in ("run", "whole")]
+    assert summaries[0]["success"] == summaries[1]["success"]
+
+
+def test_after_a_return_to_the_supervised_stage_the_last_checkpoint_is_not_the_old_one(toy, monkeypatch):
+    fit(["--config", toy, "--run", "run"])
+    before = {"--config": toy, "--run": "run", "--ckpt_path": "run/checkpoints/sft/last.ckpt"}
+    with monkeypatch.context() as patched:
+        patched.setattr(EpisodeRecorder, "on_train_epoch_end", lambda *_: stopping(1)())
+        assert main([word for pair in before.items() for word in pair]) == 130
+    fit(["--config", toy, "--run", "run", "--ckpt_path", "last"])
+    fit(["--config", toy, "--run", "whole"])
+    assert same_run("run", "whole")
+
+
 def _before(stop):
     from lit_agents.evaluate import measure
 
@@ -152,6 +196,6 @@ def _before(stop):
 
 
 def test_an_interrupt_before_anything_is_parsed_raises_no_other_error(toy, monkeypatch, capfd):
-    monkeypatch.setattr("lit_agents.fit.AgentCLI", lambda *_: stopping(1)())
+    monkeypatch.setattr("lit_agents.fit.FitCLI", lambda *_: stopping(1)())
     assert main(["--config", toy]) == 130
     assert capfd.readouterr().err == ""

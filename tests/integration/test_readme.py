@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from lit_agents import tasks as tasks_command
-from lit_agents.cli import AgentCLI
 from lit_agents.evaluate import EvaluateCLI
+from lit_agents.fit import FitCLI
 from lit_agents.policy.weights import PACKAGED
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def test_a_command_accepts_its_arguments(command, monkeypatch):
     words = shlex.split(command, comments=True)
     assert words[:2] == ["python", "-m"], "README shows one way to start things"
     name, args = words[2], words[3:]
-    parsers = {"lit_agents.fit": AgentCLI, "lit_agents.evaluate": EvaluateCLI}
+    parsers = {"lit_agents.fit": FitCLI, "lit_agents.evaluate": EvaluateCLI}
     if name in parsers:
         assert parsers[name](args).datamodule.tasks
         return

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lit_agents.fit import fit
+from tests.integration.conftest import ONE_ITERATION
 
 
 def without_clock(path: Path) -> list[dict[str, str]]:
@@ -34,8 +35,8 @@ def test_the_saved_configuration_reproduces_the_run(toy, args):
 
 
 def test_another_seed_makes_another_run(toy):
-    fit(["--config", toy, "--trainer.max_epochs", "1"])
-    fit(["--config", toy, "--trainer.max_epochs", "1", "--seed_everything", "2"])
+    fit(["--config", toy, *ONE_ITERATION])
+    fit(["--config", toy, *ONE_ITERATION, "--seed_everything", "2"])
     assert Path("runs/toy-1/episodes.jsonl").read_bytes() != Path("runs/toy-2/episodes.jsonl").read_bytes()
 
 

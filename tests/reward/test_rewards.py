@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from lit_agents.reward.base import Reward
 from lit_agents.reward.dense import ScoreGain
 from lit_agents.reward.mixture import Mixture, Weighted
 from lit_agents.reward.outcome import Outcome
-from lit_agents.reward.shaping import InvalidCommand, TurnCost, UnfinishedAction
+from lit_agents.reward.shaping import Format, InvalidCommand, TurnCost, UnfinishedAction
 from lit_agents.types import StopReason, Task
 from tests.reward.episodes import episode
 
@@ -104,7 +105,18 @@ def test_costs_are_on_the_turns_that_caused_them():
     assert UnfinishedAction(0.3)(cut).values == (0, -0.3)
 
 
-@pytest.mark.parametrize("cost", [TurnCost, InvalidCommand, UnfinishedAction])
+def test_an_action_that_is_not_written_as_asked_costs_whatever_the_world_made_of_it():
+    written = ["go east", "", "well\ngo east", "go <b>"]
+    played = episode([0, 0, 0, 1], StopReason.WON)
+    turns = tuple(replace(turn, action=text) for turn, text in zip(played.turns, written, strict=True))
+    said = replace(played, turns=turns)
+    assert Format(0.2)(said).values == (0, -0.2, -0.2, 0)
+    assert Format(0.2, pattern="[a-z ]+")(said).values == (0, -0.2, -0.2, -0.2)
+    with pytest.raises(BadInput, match="no regular expression"):
+        Format(0.2, pattern="(")
+
+
+@pytest.mark.parametrize("cost", [TurnCost, InvalidCommand, UnfinishedAction, Format])
 @pytest.mark.parametrize("value", [-0.1, math.nan])
 def test_a_cost_below_zero_is_refused(cost, value):
     with pytest.raises(BadInput, match="cost="):

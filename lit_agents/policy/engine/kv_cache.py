@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from lit_agents.policy.attention import additive, fold
+from lit_agents.policy.attention import additive, fold, masked_attention
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class PrefillAttention:
             folded = fold(query[:, :, span.offset : stop], kv_heads)
             k = self._cache.keys[layer, span.slot : span.slot + 1, :, : span.start + span.length]
             v = self._cache.values[layer, span.slot : span.slot + 1, :, : span.start + span.length]
-            attended = F.scaled_dot_product_attention(folded, k, v, attn_mask=bias, scale=scale)
+            attended = masked_attention(folded, k, v, bias, scale)
             out[:, :, span.offset : stop] = attended.reshape(1, heads, span.length, width)
         return out.transpose(1, 2)
 
@@ -101,6 +100,6 @@ class DecodeAttention:
             k = self._cache.keys[layer, slot:stop, :, : bias.shape[-1]]
             v = self._cache.values[layer, slot:stop, :, : bias.shape[-1]]
             q = rows[first:last].reshape(last - first, kv_heads, -1, rows.shape[-1])
-            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+            attended = masked_attention(q, k, v, bias, scale)
             out[first:last] = attended.flatten(1, 2)
         return out[None]

@@ -30,13 +30,16 @@ class TransformersEngine(Engine):
 
     def attach(self, policy: CausalLMPolicy, sessions: int, context: int) -> None:
         """See `Engine`."""
-        self._policy = policy
-        c = policy.config
-        width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-        like = torch.empty(0, dtype=policy.dtype, device=policy.device)
-        self._folds = c.num_attention_heads // c.num_key_value_heads
-        self._cache = KVCache(c.num_hidden_layers, sessions, c.num_key_value_heads, context, width, like)
+        self._policy, self._context = policy, context
+        self._folds = policy.config.num_attention_heads // policy.config.num_key_value_heads
         self._cached: list[list[int]] = [[] for _ in range(sessions)]
+        self._cache = self._make_cache()
+
+    def _make_cache(self) -> KVCache:
+        """Where the weights are."""
+        c, like = self._policy.config, torch.empty(0, dtype=self._policy.dtype, device=self._policy.device)
+        width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+        return KVCache(c.num_hidden_layers, len(self._cached), c.num_key_value_heads, self._context, width, like)
 
     def release(self, sessions: Iterable[int]) -> None:
         """See `Engine`."""
@@ -46,6 +49,8 @@ class TransformersEngine(Engine):
     def refresh(self) -> None:
         """See `Engine`."""
         self.release(range(len(self._cached)))
+        if self._cache.keys.device != self._policy.device:  # Lightning moves the weights after it has set up the data
+            self._cache = self._make_cache()
 
     @torch.no_grad()
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Sampled]:

@@ -1,0 +1,56 @@
+"""Attention by matrix products against torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lit_agents.policy import attention
+from lit_agents.policy.attention import masked_attention
+
+
+def inputs(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Queries, keys, values, a bias that hides a third of the keys from each query, and a gradient of the output."""
+    torch.manual_seed(0)
+    query, key, value, gradient = (torch.randn(2, 3, n, 16, dtype=dtype) for n in (12, 20, 20, 12))
+    bias = torch.zeros(1, 1, 12, 20, dtype=dtype)
+    bias[..., torch.rand(12, 20) < 0.33] = float("-inf")
+    bias[..., 0] = 0
+    return query, key, value, bias, gradient
+
+
+def outcome(function, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, gradient: Tensor) -> list[Tensor]:
+    """The output, and the gradients of queries, keys and values."""
+    leaves = [x.clone().requires_grad_() for x in (query, key, value)]
+    out = function(*leaves, bias)
+    out.backward(gradient)
+    return [out.detach(), *(x.grad for x in leaves if x.grad is not None)]
+
+
+def fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=0.25)
+
+
+def test_the_matrix_products_and_their_gradients_are_those_of_torch():
+    given = inputs(torch.float64)
+    ours = outcome(lambda q, k, v, b: attention._Matmuls.apply(q * 0.25, k, v, b), *given)
+    for mine, theirs in zip(ours, outcome(fused, *given), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_precision_is_close_to_double(dtype):
+    given = inputs(dtype)
+    ours = outcome(lambda q, k, v, b: masked_attention(q, k, v, b, 0.25), *given)
+    exact = outcome(fused, *(x.double() for x in given))
+    tolerance = 0.03 if dtype == torch.bfloat16 else 1e-5
+    for mine, theirs in zip(ours, exact, strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=tolerance, atol=tolerance)
+
+
+def test_in_bfloat16_on_a_cpu_it_is_the_matrix_products(monkeypatch):
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *_, **__: pytest.fail("torch's kernel ran"))
+    query, key, value, bias, _ = inputs(torch.bfloat16)
+    assert masked_attention(query, key, value, bias, 0.25).dtype == torch.bfloat16
