@@ -1,4 +1,4 @@
-"""Advantage estimators: pure functions of rewards. Formulas in the order of arXiv 2510.01132, as PAPER sections 1.5-1.8.
+"""Advantage estimators: pure functions of rewards. After arXiv 2510.01132; formulas in docs/formulas.md, 3 to 6.
 
 All work on (B, A): one row per episode, one column per action token, all turns in one list, so that nothing is ever
 discounted, reset or masked by an observation. Padding is False in ``mask_BA`` and 0 in every result.

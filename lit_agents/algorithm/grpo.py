@@ -1,4 +1,4 @@
-"""GRPO (Shao et al. 2024; PAPER 1.7): returns compared within a group, in units of the group's standard deviation."""
+"""GRPO (Shao et al. 2024; docs/formulas.md, 5): returns compared within a group, in units of the group's standard deviation."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ class GRPO(AgentModule):
 
     Args:
         divide_by_std: divide by the group's standard deviation; without it GRPO is (G - 1) / G times RLOO.
-        per_episode_mean: every episode counts the same whatever its length, as in the original; the default, every token
-            counts the same, is free of that length bias (Yu et al. 2025; Liu et al. 2025).
     """
 
     compares_group = True
 
-    def __init__(self, *args: Any, divide_by_std: bool = True, per_episode_mean: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, divide_by_std: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.kl.reward:
             reason = "GRPO compares returns without KL; a KL in the reward would be divided by the group's deviation."
             raise BadInput("model.kl.reward", reason, "Set kl.reward to 0 and kl.loss instead, or use RLOO.")
-        self.divide_by_std, self.per_episode_mean = divide_by_std, per_episode_mean
+        self.divide_by_std = divide_by_std
 
     def credit(self, experience: Experience) -> tuple[Tensor, Tensor]:
         """One advantage per episode, on all tokens of all its turns."""

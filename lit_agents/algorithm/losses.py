@@ -1,4 +1,4 @@
-"""Losses: pure functions of (B, A) columns, one value per action token (PAPER sections 1.4, 1.5, 1.9).
+"""Losses: pure functions of (B, A) columns, one value per action token (docs/formulas.md, 2, 3 and 7).
 
 Every loss is a sum over tokens times ``weights_BA``. Whatever a loss is to be averaged over (tokens of the batch, tokens
 of an episode) is decided where the weights are made, so micro-batches and ranks add up to exactly the loss of the batch.

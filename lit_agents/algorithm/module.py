@@ -8,55 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from lit_agents.algorithm import losses
 from lit_agents.algorithm.checkpoint import refuse_other
+from lit_agents.algorithm.kl import KL
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import ActionScores, CausalLMPolicy, Weights
 from lit_agents.types import TokenBatch, TokenTree
 
 PER_TOKEN = ("entropy", "logprob_gap", "update_kl")
 """Numbers of an iteration that are means over trained tokens."""
-
-
-@dataclass(frozen=True)
-class KL:
-    """How the policy is held near the reference policy. In the reward or in the loss, never both."""
-
-    reward: float = 0.0
-    """Coefficient of -log(policy / reference) added to the reward of every token (k1)."""
-    loss: float = 0.0
-    """Coefficient of the k3 estimate added to the loss."""
-    target: float | None = None
-    """Adapt the coefficient so that the KL per token stays near this many nats (Ziegler et al. 2019)."""
-    horizon: float = 1000.0
-    """Episodes over which an adaptive coefficient moves by its own size at most."""
-    reference: Literal["start", "base"] = "start"
-    """The weights at the start of RL, after any supervised stage, or the untouched model."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be."""
-        if self.reward and self.loss:
-            raise BadInput("model.kl", "reward and loss both have a coefficient.", "Set one of them to 0.")
-        for name in ("reward", "loss"):
-            if getattr(self, name) < 0:
-                raise BadInput(f"model.kl.{name}", "below 0 it would drive the policy away.", "Set it to 0 or more.")
-        for name, value in (("target", self.target), ("horizon", self.horizon)):
-            if value is not None and value <= 0:
-                raise BadInput(f"model.kl.{name}", f"{value} is not above 0.", "Give it a positive value.")
-        if self.target is not None and not (self.reward or self.loss):
-            raise BadInput("model.kl.target", "there is no coefficient to adapt.", "Set kl.reward or kl.loss as well.")
-
-    @property
-    def used(self) -> bool:
-        """Whether the reference policy is needed."""
-        return bool(self.reward or self.loss)
 
 
 @dataclass(frozen=True)
@@ -84,6 +52,11 @@ class AgentModule(LightningModule):
         kl: how the policy is held near the reference.
         clip: PPO's clip range; has an effect only with several updates per batch.
         dual_clip: limit of the pull of an action with negative advantage; None for no limit.
+        per_episode_mean: every episode counts the same whatever its length, as in the original GRPO; by default every token
+            counts the same, which is free of that length bias (Yu et al. 2025; Liu et al. 2025). Without a critic it means
+            that long episodes, mostly the lost ones, weigh more, and what is pushed down outweighs what is pushed up.
+        warmup: optimizer steps in which the learning rate rises to its value; Adam's first steps are as long for a noisy
+            gradient as for a sure one.
     """
 
     compares_group: ClassVar[bool] = False
@@ -92,8 +65,6 @@ class AgentModule(LightningModule):
     """Episodes without advantage add exactly nothing to the loss, so they need not be computed."""
     demonstrated: ClassVar[bool] = False
     """Learns from an expert's episodes, collected once, instead of its own."""
-    per_episode_mean: bool = False
-    """See `lit_agents.algorithm.losses.token_weights`."""
 
     def __init__(
         self,
@@ -102,9 +73,18 @@ class AgentModule(LightningModule):
         kl: KL = KL(),
         clip: float = 0.2,
         dual_clip: float | None = 3.0,
+        per_episode_mean: bool = False,
+        warmup: int = 0,
     ) -> None:
         super().__init__()
+        if clip <= 0:
+            raise BadInput("model.clip", f"{clip} is not above 0.", "Give it a positive value, usually 0.2.")
+        if dual_clip is not None and dual_clip <= 1:
+            raise BadInput("model.dual_clip", f"{dual_clip} is not above 1.", "Set it to 3, or to null for none.")
+        if warmup < 0:
+            raise BadInput("model.warmup", f"{warmup} is below 0.", "Set it to 0 for none.")
         self.policy, self.optimizer, self.kl, self.clip, self.dual_clip = policy, optimizer, kl, clip, dual_clip
+        self.per_episode_mean, self.warmup = per_episode_mean, warmup
         self.temperature = 1.0
         self.kl_coefficient = kl.reward or kl.loss
         self.reference: Weights | None = None
@@ -165,9 +145,7 @@ class AgentModule(LightningModule):
 
     def adapt_kl(self, kl_per_token: float, episodes: int) -> None:
         """Move an adaptive coefficient towards its target."""
-        if self.kl.target is not None:
-            error = min(max(kl_per_token / self.kl.target - 1, -0.2), 0.2)
-            self.kl_coefficient *= 1 + error * min(1.0, episodes / self.kl.horizon)
+        self.kl_coefficient = self.kl.adapted(self.kl_coefficient, kl_per_token, episodes)
 
     # Lightning
 
@@ -177,7 +155,11 @@ class AgentModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """One optimizer, one parameter group for the policy and one for each extra part an algorithm has."""
-        return self.optimizer(self.parameter_groups())
+        optimizer = self.optimizer(self.parameter_groups())
+        if not self.warmup:
+            return optimizer
+        rising = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / self.warmup))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rising, "interval": "step"}}
 
     def parameter_groups(self) -> Iterable[dict[str, Any]]:
         """What is trained. An algorithm with a critic adds a group with its own learning rate."""

@@ -1,4 +1,4 @@
-"""PPO with token-level GAE across turns (Schulman et al. 2017; PAPER 1.5)."""
+"""PPO with token-level GAE across turns (Schulman et al. 2017; docs/formulas.md, 3)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""REINFORCE++ (Hu 2025; PAPER 1.8): no critic, no group; whitened returns.
+"""REINFORCE++ (Hu 2025; docs/formulas.md, 6): no critic, no group; whitened returns.
 
-Published code multiplies the running return by the action mask and so loses all turns but the last (PAPER, D2). Here only
+Published code multiplies the running return by the action mask and so loses all turns but the last. Here only
 action tokens are in the list, so a return crosses observations unchanged.
 """
 

@@ -1,4 +1,4 @@
-"""RLOO (Ahmadian et al. 2024; PAPER 1.6): REINFORCE whose baseline is the mean return of the group's other members."""
+"""RLOO (Ahmadian et al. 2024; docs/formulas.md, 4): REINFORCE whose baseline is the mean return of the group's other members."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SFT: the negative log-likelihood of demonstrated actions (PAPER 1.9), every turn of a demonstration in one pass."""
+"""SFT: the negative log-likelihood of demonstrated actions (docs/formulas.md, 7), every turn of a demonstration in one pass."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Sampling:
             raise BadInput("sampling.top_k", f"{self.top_k} is below 0.", "Use 0 to keep all tokens.")
 
     def check_trainable(self, flag: str) -> None:
-        """Training needs the full distribution: a truncated sample under an untruncated loss is biased (law 4).
+        """Training needs the full distribution: a truncated sample under an untruncated loss is biased.
 
         Raises:
             BadInput: greedy or truncated.
@@ -55,7 +55,7 @@ class Sampling:
 
 
 def stream(*key: object) -> np.random.Generator:
-    """Random numbers that depend on the key alone, not on when or beside what they are drawn (law 6)."""
+    """Random numbers that depend on the key alone, not on when or beside what they are drawn."""
     digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()
     return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], dtype=np.uint64)))
 

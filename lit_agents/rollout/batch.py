@@ -36,7 +36,7 @@ class Credited:
 
 
 def columns_of(episodes: Sequence[Episode], rewards: Sequence[TurnRewards]) -> Columns:
-    """A turn's reward stands on its last action token (PAPER 1.3), so no reward can be lost to a mask.
+    """A turn's reward stands on its last action token (docs/formulas.md, 1), so no reward can be lost to a mask.
 
     Raises:
         ValueError: rewards that do not fit their episode's turns.

@@ -12,7 +12,7 @@ class Limits:
     """Checked in this order after each action: failure, the world's own end, turns; before each action: context."""
 
     turns: int = 8
-    """Actions an episode may take; part of the task, so reaching it is an end (PAPER, table 4)."""
+    """Actions an episode may take; part of the task, so reaching it is an end (arXiv 2510.01132, table 4)."""
     context: int = 1024
     """Tokens of the whole conversation, the next action's longest possible text included."""
     concurrent: int = 64

@@ -54,7 +54,7 @@ class Schedule:
             BadInput: by the name of the flag.
         """
         if compares_group and self.group_size < 2:
-            reason = "this algorithm compares the episodes of a group; one episode alone has no baseline (PAPER, D5)."
+            reason = "this algorithm compares the episodes of a group; one episode alone has no baseline."
             raise BadInput("data.schedule.group_size=1", reason, "Set it to 2 or more, or use PPO or ReinforcePP.")
         if self.resample_rounds and not compares_group:
             reason = "this algorithm compares no episodes, so it has no groups without signal to replace."

@@ -1,4 +1,4 @@
-"""Advantages, each against numbers worked by hand and against plain loops over the padded (B, T) layout of PAPER 1.3."""
+"""Advantages, each against numbers worked by hand and against plain loops over the padded (B, T) layout."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64, a few dozen additions
 
 
 def ragged(seed: int, episodes: int = 5) -> tuple[list[list[int]], Tensor, Tensor]:
-    """Random padded rows of PAPER 1.3 as lists of 0 and 1 over all tokens, and mask and rewards of action tokens alone."""
+    """Random padded rows as lists of 0 and 1 over all tokens, and mask and rewards of action tokens alone."""
     rng = random.Random(seed)
     rows: list[list[int]] = []
     for _ in range(episodes):
@@ -53,7 +53,7 @@ def gathered(row: list[int], values_T: list[float], width: int) -> list[float]:
 def slow_gae(
     row: list[int], reward_T: list[float], value_T: list[float], after: float, gamma: float, lam: float
 ) -> list[float]:
-    """PAPER 1.5 read literally, recursively, at token places: A_i = delta_i + gamma lam A_{i+1}."""
+    """docs/formulas.md, 3 read literally, recursively, at token places: A_i = delta_i + gamma lam A_{i+1}."""
     places = [t for t, acting in enumerate(row) if acting]
 
     def advantage(i: int) -> float:
@@ -151,9 +151,24 @@ def test_whitened_values_have_mean_0_and_variance_1_over_action_tokens_alone():
     assert white[mask_BA].mean().abs() < 1e-12 and abs(white[mask_BA].var(correction=0) - 1) < 1e-7
 
 
-def test_whitening_of_equal_values_gives_0():
-    mask_BA = torch.tensor([[True, True, False]])
-    assert whitened(torch.full((1, 3), 0.5), mask_BA).tolist() == [[0.0, 0.0, 0.0]]
+@pytest.mark.parametrize("value", [0.5, -0.1, -0.4, 0.9, 1e-3, 1e4])  # all but the first have no exact mean in float32
+def test_whitening_of_equal_values_gives_0(value: float):
+    mask_BA = torch.ones(40, 51, dtype=torch.bool)
+    mask_BA[3:9, 20:] = False
+    assert whitened(torch.full((40, 51), value), mask_BA).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("value", [0.5, -0.1, -0.4, 0.9, 1e4 / 3])
+@pytest.mark.parametrize("size", [2, 3, 4, 7, 8])
+def test_groups_without_signal_give_exactly_0_however_they_round(value: float, size: int):
+    turns = torch.full((size,), value) / 3
+    returns_B = turns + turns + turns  # and one that was added up in another order
+    returns_B[0] = value
+    group_B = torch.zeros(size, dtype=torch.long)
+    assert without_signal(returns_B, group_B).all()
+    assert leave_one_out(returns_B, group_B).tolist() == [0.0] * size
+    for divide in (False, True):
+        assert group_normalised(returns_B, group_B, divide).tolist() == [0.0] * size
 
 
 def test_whitening_on_two_ranks_equals_whitening_the_whole_batch():

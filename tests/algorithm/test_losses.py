@@ -35,7 +35,7 @@ def columns(seed: int, spread: float = 0.6) -> dict[str, Tensor]:
 
 
 def slow_surrogate(c: dict[str, Tensor], clip: float, dual: float | None) -> tuple[float, float]:
-    """PAPER 1.5, one token at a time; and the share of tokens where a clip changed the loss."""
+    """docs/formulas.md, 3, one token at a time; and the share of tokens where a clip changed the loss."""
     total, acted = 0.0, 0.0
     for b in range(5):
         for a in range(9):
@@ -161,7 +161,7 @@ def test_both_kl_estimates_are_unbiased_and_k3_is_never_negative():
 
 
 def test_k1_as_a_loss_teaches_nothing_and_k3_follows_the_reverse_kl():
-    # PAPER 1.4: in expectation over the policy's own actions, grad k1 = 0 and grad k3 = grad KL(reference || policy)
+    # docs/formulas.md, 2: in expectation over the policy's own actions, grad k1 = 0 and grad k3 = grad KL(reference || policy)
     logits = torch.tensor(POLICY, dtype=torch.float64).log().requires_grad_()
     logq = torch.tensor(REFERENCE, dtype=torch.float64).log()
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_other
 from lit_agents.algorithm.grpo import GRPO
-from lit_agents.algorithm.module import KL, AgentModule
+from lit_agents.algorithm.kl import KL
+from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.ppo import PPO
 from lit_agents.algorithm.reinforce_pp import ReinforcePP
 from lit_agents.algorithm.rloo import RLOO
@@ -95,6 +96,30 @@ def cut(module: AgentModule, found: Iteration, micro_batches: int, version: int 
     data, _ = credited(found, module, version, micro_batches)
     (minibatch,) = batches(data, range(9), 1, micro_batches, module.per_episode_mean, False)
     return minibatch
+
+
+class Rates(Callback):
+    """The learning rate of each optimizer step."""
+
+    def __init__(self) -> None:
+        self.found: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        self.found.append(optimizer.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize(("warmup", "expected"), [(0, [0.1] * 6), (4, [0.025, 0.05, 0.075, 0.1, 0.1, 0.1])])
+def test_the_learning_rate_rises_over_the_first_optimizer_steps(folder, warmup: int, expected: list[float]):
+    module, rates = made(SFT, folder, warmup=warmup), Rates()
+    found = collected(module)
+    train(module, lambda: cut(module, found, 2, -1), max_epochs=6, accumulate_grad_batches=2, callbacks=[rates])
+    assert rates.found == pytest.approx(expected)
+
+
+def test_settings_that_would_clip_everything_are_refused(folder):
+    for settings in ({"clip": 0.0}, {"dual_clip": 1.0}, {"warmup": -1}):
+        with pytest.raises(BadInput, match=f"model.{next(iter(settings))}"):
+            made(GRPO, folder, **settings)
 
 
 # KL

@@ -19,6 +19,7 @@ model:
   init_args:
     policy: {{class_path: lit_agents.policy.causal_lm.CausalLMPolicy, init_args: {{weights: {weights}}}}}
     optimizer: {{class_path: torch.optim.AdamW, init_args: {{lr: 1.0e-3}}}}
+    warmup: 2
 data:
   environment: {{class_path: lit_agents.environment.toy.EchoWorld}}
   tasks: r2-w2

@@ -137,6 +137,22 @@ def test_every_algorithm_trains(toy, algorithm):
     assert not same(weights("runs/toy-1"), weights("runs/toy-1", "sft"))
 
 
+def test_a_world_that_breaks_costs_that_attempt_and_is_counted(toy):
+    world = ["--data.environment", "tests.integration.flaky.FlakyEcho", "--data.environment.init_args.folder", "seen"]
+    run = fit(["--config", toy, *world, "--sft", "null", *ONE_ITERATION, "--data.reward", "null"])
+    kept = episodes(run.folder.path)
+    broken = [e for e in kept if e["stop"] == "environment_crash"]
+    tasks = {e["task"]["id"] for e in kept if e["phase"] == "rl"}
+    assert [e["phase"] for e in broken].count("rl") == len(tasks) == 2  # each once; the next attempt at it was sound
+    assert all(e["rewards"] is None and "the lights went out" in e["error"] for e in broken)
+    (row,) = rows(run.folder.path)
+    assert (row["rollout/failures"], row["rollout/failure/environment_crash"]) == ("2.0", "2.0")
+    assert row["rollout/n"] == "8.0" and row["rollout/groups_dropped"] == "0.0"
+    ledger = json.loads((run.folder.path / "ledger.json").read_text())
+    assert (ledger["episodes"], ledger["failed_episodes"]) == (8, 2)
+    assert run.results["base"].failures == 4 and run.results["base"].n == 0
+
+
 def test_the_supervised_stage_can_be_all_there_is(toy):
     args = ["--model", "lit_agents.algorithm.sft.SFT", "--sft", "null", "--data.schedule.tasks", "8"]
     assert main(["--config", toy, *args, "--data.schedule.group_size", "1", "--data.schedule.minibatches", "4"]) == 0

@@ -1,0 +1,30 @@
+"""A toy world that breaks in the first episode of every task, and never again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lit_agents.environment.base import Start, Transition
+from lit_agents.environment.toy import EchoWorld
+from lit_agents.types import Task
+
+
+class FlakyEcho(EchoWorld):
+    """What was begun is known by its file, which all processes see."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._folder, self._doomed = Path(folder).absolute(), False
+
+    def reset(self, task: Task) -> Start:
+        self._folder.mkdir(exist_ok=True)
+        self._started = False
+        self._file = self._folder / f"{task.split}-{task.id}"
+        return super().reset(task)
+
+    def step(self, action: str) -> Transition:
+        try:
+            self._file.touch(exist_ok=False)  # one process alone makes it
+        except FileExistsError:
+            return super().step(action)
+        raise RuntimeError("the lights went out")
