@@ -70,7 +70,7 @@ class AgentModule(LightningModule):
         self,
         policy: CausalLMPolicy,
         optimizer: OptimizerCallable = torch.optim.AdamW,
-        kl: KL = KL(),
+        kl: KL = KL(),  # noqa: B008 - frozen, so sharing one default is safe
         clip: float = 0.2,
         dual_clip: float | None = 3.0,
         per_episode_mean: bool = False,
