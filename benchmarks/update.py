@@ -68,7 +68,11 @@ def main() -> None:
         raise SystemExit(f"the two sides disagree: mean log-probability {ours[1]} and {theirs[1]}")
     print(f"token trees {ours[0]:.2f} s, {ours[2]} tokens; one tree per episode {theirs[0]:.2f} s, {theirs[2]} tokens")
     ratios = {"one_tree_per_episode": round(theirs[0] / ours[0], 2)}
-    print(json.dumps({"ratios": ratios, "tokens_per_unique": 1.0, "torch": torch.__version__}))
+    unique = sum(
+        len({tuple(e.token_ids[: i + 1]) for e in group for i in range(len(e.token_ids))}) for group in grouped
+    )
+    per_unique = round(ours[2] / unique, 3)
+    print(json.dumps({"ratios": ratios, "tokens_per_unique": per_unique, "torch": torch.__version__}))
 
 
 if __name__ == "__main__":

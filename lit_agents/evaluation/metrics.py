@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 
@@ -41,6 +42,18 @@ def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
     low = 0.0 if successes == 0 else (centre - half) / (1 + spread)
     high = 1.0 if successes == n else (centre + half) / (1 + spread)
     return low, high
+
+
+def mean_interval(values: Sequence[float], z: float = 1.96) -> tuple[float, float, float]:
+    """The mean of independent values, and its interval by the normal approximation; for differences, not for rates.
+
+    Args:
+        values: at least one; of one alone the interval is all there is.
+        z: standard normal quantile; 1.96 for 95 %.
+    """
+    mean = statistics.fmean(values)
+    half = z * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+    return mean, mean - half, mean + half
 
 
 class EpisodeMetrics(Metric):

@@ -88,17 +88,19 @@ class Collector:
             self._progress(len(ended))
         return [done[i] for i in range(len(jobs))]
 
-    def check(self, tasks: Sequence[Task]) -> None:
+    def check(self, tasks: Sequence[Task], demonstrated: bool) -> None:
         """Begin an episode of each task, and refuse what no episode could go on from.
 
         Raises:
-            BadInput: an environment fails, or a first message does not fit the context.
+            BadInput: an environment fails, a first message does not fit the context, or nobody can demonstrate.
         """
         for session, start in self._pool.reset(dict(enumerate(tasks))).items():
             if isinstance(start, Failure):
                 reason = f"task {tasks[session].id} cannot be begun ({start.stop.value}: {start.error})"
                 raise BadInput("data.environment", reason, "Mend the environment, or make its tasks again.")
             self._draft(Job(tasks[session], 0, ()), start)
+        if demonstrated and self._pool.ask_expert([0])[0] is None:
+            raise BadInput("data.environment", "it has no expert to imitate.", "Set sft to null, or use another world.")
 
     def _begin(self, jobs: Mapping[int, Job], drafts: dict[int, _Draft]) -> dict[int, Episode]:
         """Reset environments; those that fail are ended episodes."""

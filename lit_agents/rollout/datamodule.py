@@ -149,8 +149,9 @@ class RolloutDataModule(LightningDataModule):
             BadInput: by the name of the file or flag.
         """
         self.stage = self.stage or Stage(self.environment, chat, self.limits)
+        longest = max(self.sampling.max_tokens, self.evaluation.max_tokens)
         for name, count in splits.items():
-            self.stage.check(self.split(name, count), max(self.sampling.max_tokens, self.evaluation.max_tokens))
+            self.stage.check(self.split(name, count), longest, demonstrated=name == "sft")
 
     def open(self, policy: CausalLMPolicy) -> Stage:
         """Load the policy, start the environments and attach the engine, once."""

@@ -35,14 +35,14 @@ class Stage:
             engine.attach(policy, self._limits.concurrent, self._limits.context)
             self._attached = True
 
-    def check(self, tasks: Sequence[Task], max_tokens: int) -> None:
+    def check(self, tasks: Sequence[Task], max_tokens: int, demonstrated: bool) -> None:
         """Begin an episode of each task, or of as many spread over them as are played at once, and see if it can be begun.
 
         Raises:
-            BadInput: the context is too short for a first message, or a task cannot be begun at all.
+            BadInput: the context is too short for a first message, a task cannot be begun at all, or nobody demonstrates.
         """
         collector = Collector(self._pool, self._chat, self._limits, max_tokens)
-        collector.check(tasks[:: -(-len(tasks) // self._limits.concurrent)])
+        collector.check(tasks[:: -(-len(tasks) // self._limits.concurrent)], demonstrated)
 
     def play(self, jobs: Sequence[Job], player: Player, max_tokens: int, progress: Progress) -> list[Episode]:
         """Episodes in the order of the jobs."""

@@ -1,4 +1,4 @@
-"""A toy world that breaks in the first episode of every task, and never again."""
+"""Toy worlds that lack something."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from lit_agents.types import Task
 
 
 class FlakyEcho(EchoWorld):
-    """What was begun is known by its file, which all processes see."""
+    """Breaks in the first episode of every task, and never again; what was begun is known by its file, seen by all."""
 
     def __init__(self, folder: str) -> None:
         super().__init__()
-        self._folder, self._doomed = Path(folder).absolute(), False
+        self._folder = Path(folder).absolute()
 
     def reset(self, task: Task) -> Start:
         self._folder.mkdir(exist_ok=True)
-        self._started = False
         self._file = self._folder / f"{task.split}-{task.id}"
         return super().reset(task)
 
@@ -28,3 +27,10 @@ class FlakyEcho(EchoWorld):
         except FileExistsError:
             return super().step(action)
         raise RuntimeError("the lights went out")
+
+
+class Mute(EchoWorld):
+    """Has no expert."""
+
+    def expert_action(self) -> None:
+        return None

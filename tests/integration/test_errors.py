@@ -132,6 +132,13 @@ def test_dynamic_sampling_is_refused_where_no_groups_are_compared(refused):
     assert refused(*args).startswith("error: data.schedule.resample_rounds")
 
 
+def test_a_world_without_an_expert_is_refused_before_a_model_is_loaded(refused):
+    world = ("--data.environment", "tests.integration.flaky.Mute")
+    assert refused(*world) == (
+        "error: data.environment: it has no expert to imitate. Set sft to null, or use another world.\n"
+    )
+
+
 def test_accumulation_in_a_file_is_not_silently_replaced(refused):
     assert "trainer.accumulate_grad_batches" in refused(*write("bad.yaml", "trainer: {accumulate_grad_batches: 4}"))
 

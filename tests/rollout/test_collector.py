@@ -146,11 +146,11 @@ def test_progress_counts_every_episode_once(chat: ChatFormat):
 
 def test_a_check_names_the_task_that_cannot_be_begun_or_does_not_fit(chat: ChatFormat):
     collector = Collector(LocalPool(Stage()), chat, Limits(context=60), 20)
-    collector.check([Task("f", "1", "train")])
+    collector.check([Task("f", "1", "train")], demonstrated=False)
     with pytest.raises(BadInput, match=r"task broken cannot be begun \(environment_crash: no such house\)"):
-        collector.check([Task("f", "1", "train"), Task("f", "broken", "train")])
+        collector.check([Task("f", "1", "train"), Task("f", "broken", "train")], demonstrated=False)
     with pytest.raises(BadInput, match=r"the first message of task 1{50} has"):
-        collector.check([Task("f", "1" * 50, "train")])
+        collector.check([Task("f", "1" * 50, "train")], demonstrated=False)
 
 
 # real processes
