@@ -6,8 +6,10 @@ A new algorithm is one subclass that says how episodes are credited (`credit`) a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -57,6 +59,8 @@ class AgentModule(LightningModule):
             that long episodes, mostly the lost ones, weigh more, and what is pushed down outweighs what is pushed up.
         warmup: optimizer steps in which the learning rate rises to its value; Adam's first steps are as long for a noisy
             gradient as for a sure one.
+        anneal: let the learning rate fall linearly from there to 0 at the end of the run, so that the last policy is not
+            one of those that noise drives about; a run that is made longer later falls from where it is.
     """
 
     compares_group: ClassVar[bool] = False
@@ -75,6 +79,7 @@ class AgentModule(LightningModule):
         dual_clip: float | None = 3.0,
         per_episode_mean: bool = False,
         warmup: int = 0,
+        anneal: bool = False,
     ) -> None:
         super().__init__()
         if clip <= 0:
@@ -84,7 +89,7 @@ class AgentModule(LightningModule):
         if warmup < 0:
             raise BadInput("model.warmup", f"{warmup} is below 0.", "Set it to 0 for none.")
         self.policy, self.optimizer, self.kl, self.clip, self.dual_clip = policy, optimizer, kl, clip, dual_clip
-        self.per_episode_mean, self.warmup = per_episode_mean, warmup
+        self.per_episode_mean, self.warmup, self.anneal = per_episode_mean, warmup, anneal
         self.temperature = 1.0
         self.kl_coefficient = kl.reward or kl.loss
         self.reference: Weights | None = None
@@ -156,10 +161,11 @@ class AgentModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """One optimizer, one parameter group for the policy and one for each extra part an algorithm has."""
         optimizer = self.optimizer(self.parameter_groups())
-        if not self.warmup:
+        if not (self.warmup or self.anneal):
             return optimizer
-        rising = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / self.warmup))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rising, "interval": "step"}}
+        total = self.trainer.estimated_stepping_batches if self.anneal else math.inf
+        share = partial(share_of_learning_rate, warmup=self.warmup, total=total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, share), "interval": "step"}}
 
     def parameter_groups(self) -> Iterable[dict[str, Any]]:
         """What is trained. An algorithm with a critic adds a group with its own learning rate."""
@@ -275,3 +281,15 @@ class AgentModule(LightningModule):
 def critic_group(module: nn.Module, learning_rate: float) -> dict[str, Any]:
     """A parameter group with its own learning rate."""
     return {"params": list(module.parameters()), "lr": learning_rate}
+
+
+def share_of_learning_rate(step: int, warmup: int, total: float) -> float:
+    """What the learning rate of optimizer step ``step``, from 0, is multiplied by.
+
+    Args:
+        warmup: steps in which it rises to 1.
+        total: steps of the run, after which it would be 0; infinite for no fall.
+    """
+    rising = (step + 1) / warmup if warmup else 1.0
+    falling = (total - step) / (total - warmup) if warmup < total < math.inf else 1.0
+    return max(0.0, min(1.0, rising, falling))

@@ -108,9 +108,17 @@ class Rates(Callback):
         self.found.append(optimizer.param_groups[0]["lr"])
 
 
-@pytest.mark.parametrize(("warmup", "expected"), [(0, [0.1] * 6), (4, [0.025, 0.05, 0.075, 0.1, 0.1, 0.1])])
-def test_the_learning_rate_rises_over_the_first_optimizer_steps(folder, warmup: int, expected: list[float]):
-    module, rates = made(SFT, folder, warmup=warmup), Rates()
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [0.1] * 6),
+        ({"warmup": 4}, [0.025, 0.05, 0.075, 0.1, 0.1, 0.1]),
+        ({"anneal": True}, [0.6 / 6, 0.5 / 6, 0.4 / 6, 0.3 / 6, 0.2 / 6, 0.1 / 6]),
+        ({"warmup": 2, "anneal": True}, [0.05, 0.1, 0.1, 0.075, 0.05, 0.025]),
+    ],
+)
+def test_the_learning_rate_follows_optimizer_steps_up_and_down(folder, settings: Any, expected: list[float]):
+    module, rates = made(SFT, folder, **settings), Rates()
     found = collected(module)
     train(module, lambda: cut(module, found, 2, -1), max_epochs=6, accumulate_grad_batches=2, callbacks=[rates])
     assert rates.found == pytest.approx(expected)
