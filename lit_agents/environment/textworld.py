@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from lit_agents.environment.base import Start, TextEnvironment, Transition
-from lit_agents.environment.textworld_games import Row, game_maker, generate, read_index, verify
+from lit_agents.environment.textworld_games import Row, game_maker, games, verify
 from lit_agents.errors import BadInput
 from lit_agents.paths import cache_folder
 from lit_agents.types import Task
@@ -72,18 +72,16 @@ class TextWorld(TextEnvironment):
         self._game: _Game | None = None
 
     def tasks(self, spec: str, split: str, count: int) -> list[Task]:
-        """Games in the order of their seeds."""
+        """Games in the order of their seeds; see `textworld_games.games` for those that are left out."""
         game_maker(spec)
         seeds = _seeds(split, count)
         folder = (Path(self._folder).expanduser() if self._folder else cache_folder("textworld")) / spec / split
-        rows = read_index(folder)
-        if not rows.keys() >= set(seeds):
+        if count > 0:
             _textworld()
-            generate(spec, folder, seeds, self._workers or os.cpu_count() or 1)
-            rows = read_index(folder)
+        rows = games(spec, folder, seeds, count, self._workers or os.cpu_count() or 1)
         where = f" --folder {self._folder}" if self._folder else ""
         command = f"python -m lit_agents.tasks textworld --spec {spec} --split {split} --count {count}{where}"
-        return [_task(spec, split, folder, rows[seed], command) for seed in seeds]
+        return [_task(spec, split, folder, row, command) for row in rows]
 
     def reset(self, task: Task) -> Start:
         """Start the interpreter, or start the game again if it is the one that was played last."""
@@ -127,8 +125,8 @@ def _seeds(split: str, count: int) -> range:
     if split not in SEEDS:
         raise BadInput("split", f"there is no {split!r}.", f"Choose one of {', '.join(SEEDS)}.")
     if count > len(SEEDS[split]):
-        raise BadInput("count", f"{split} has {len(SEEDS[split])} games, not {count}.", "Ask for fewer.")
-    return SEEDS[split][: max(count, 0)]
+        raise BadInput("count", f"{split} has {len(SEEDS[split])} seeds, not {count}.", "Ask for fewer.")
+    return SEEDS[split]
 
 
 def _task(spec: str, split: str, folder: Path, row: Row, command: str) -> Task:

@@ -138,6 +138,23 @@ def test_a_killed_generation_goes_on_where_it_was(tmp_path: Path) -> None:
     assert first.stat().st_mtime_ns == made and len(read_index(folder)) == 3
 
 
+def test_a_game_that_its_own_walkthrough_does_not_win_is_left_out_and_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SEEDS, "train", range(30_197, 30_300))  # 30198 has a "safe" beside a "Henderson's safe"
+    world = TextWorld(str(tmp_path), workers=1)
+    assert [task.id for task in world.tasks("w2-o3-q4", "train", 2)] == ["30197", "30199"]
+    folder = tmp_path / "w2-o3-q4" / "train"
+    assert read_index(folder)[30_198].fault == "its walkthrough does not win"
+    assert not list(folder.glob("30198.*"))
+    before = (folder / "index.jsonl").read_bytes()
+    assert [task.id for task in world.tasks("w2-o3-q4", "train", 1)] == ["30197"]
+    assert len(world.tasks("w2-o3-q4", "train", 2)) == 2 and (folder / "index.jsonl").read_bytes() == before
+    monkeypatch.setitem(SEEDS, "train", range(30_198, 30_200))
+    with pytest.raises(BadInput, match="there are 1 such games, not 2"):
+        world.tasks("w2-o3-q4", "train", 2)
+
+
 def test_a_game_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="seed 5 of w0-o0-q0 cannot be made"):
         generate("w0-o0-q0", tmp_path, [5, 6], workers=2)
@@ -147,4 +164,4 @@ def test_a_game_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_rows_are_readable(textworld: TextWorld) -> None:
     folder = Path(textworld.tasks("w2-o3-q4", "train", 4)[0].path).parent
     rows = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines() if line]
-    assert {"seed", "sha256", "stamps", "steps", "rewards"} == set(rows[0])
+    assert {"seed", "sha256", "stamps", "steps", "rewards", "fault"} == set(rows[0])
