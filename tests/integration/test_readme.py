@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lit_agents import report as report_command
 from lit_agents import tasks as tasks_command
 from lit_agents.evaluate import EvaluateCLI
 from lit_agents.fit import FitCLI
@@ -51,9 +52,9 @@ def test_a_command_accepts_its_arguments(command, monkeypatch):
     if name in parsers:
         assert parsers[name](args).datamodule.tasks
         return
-    assert name == "lit_agents.tasks"
+    others = {"lit_agents.tasks": tasks_command.main, "lit_agents.report": report_command.main}
     with pytest.raises(SystemExit) as stop:
-        tasks_command.main([*args, "--help"])
+        others[name]([*args, "--help"])
     assert stop.value.code == 0
 
 
