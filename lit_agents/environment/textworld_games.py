@@ -146,7 +146,8 @@ def games(spec: str, folder: Path, seeds: Iterable[int], count: int, workers: in
         if not unknown:
             break
         generate(spec, folder, unknown, workers)
-        made = [row for seed, row in read_index(folder).items() if seed in unknown]
+        asked = set(unknown)
+        made = [row for seed, row in read_index(folder).items() if seed in asked]
         if len(made) >= MANY and all(row.fault for row in made):
             raise BadInput("spec", f"no game of {spec} can be used: {made[0].fault}.", "Choose other sizes.")
     if len(sound) < count:
