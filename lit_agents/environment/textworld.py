@@ -17,7 +17,8 @@ from types import ModuleType
 from typing import Any
 
 from lit_agents.environment.base import Start, TextEnvironment, Transition
-from lit_agents.environment.textworld_games import Row, game_maker, games, verify
+from lit_agents.environment.textworld_games import game_maker, games
+from lit_agents.environment.textworld_index import Row, verify
 from lit_agents.errors import BadInput
 from lit_agents.paths import cache_folder
 from lit_agents.types import Task

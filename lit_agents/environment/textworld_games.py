@@ -1,4 +1,4 @@
-"""Making, keeping and checking TextWorld games.
+"""Making TextWorld games.
 
 A set lives in ``folder/spec/split``: for each game ``SEED.z8`` and ``SEED.json``, both needed to play, and a row in
 ``index.jsonl``. Rows are only ever appended and files appear whole: a killed generation goes on where it was. Of several
@@ -8,7 +8,6 @@ processes that want games, one makes them and the others wait.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -19,14 +18,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from lit_agents.environment.textworld_index import Row, digest, note, pair, read_index, stamp
 from lit_agents.errors import BadInput
 
 MANY = 8
@@ -34,23 +33,6 @@ MANY = 8
 SCRATCH = ".making-"
 SERIAL = 18
 """Where six digits in the header of a story file are its date (Z-Machine Standards, 11.1); no checksum covers them."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """What the index says of one game."""
-
-    seed: int
-    sha256: str
-    """Of the ``.z8`` followed by the ``.json``."""
-    stamps: Sequence[tuple[int, int]]
-    """Size and modification time of each file when it was hashed; a file that still has both is not hashed again."""
-    steps: int
-    """Length of the walkthrough."""
-    rewards: int
-    """Number of times the score rises on it."""
-    fault: str = ""
-    """Why it is left out, if it is; then it has no files."""
 
 
 @dataclass(frozen=True)
@@ -113,17 +95,6 @@ def game_maker(spec: str) -> CustomGames | SimpleGames:
     )
 
 
-def read_index(folder: Path) -> dict[int, Row]:
-    """By seed, those left out too; not in it, and so made again, are games without files and those whose row was cut."""
-    rows = {}
-    with suppress(FileNotFoundError):
-        for line in (folder / "index.jsonl").read_text().splitlines():
-            with suppress(ValueError, TypeError):
-                row = Row(**json.loads(line))
-                rows[row.seed] = row
-    return {seed: row for seed, row in rows.items() if row.fault or any(p.exists() for p in _pair(folder, seed))}
-
-
 def games(spec: str, folder: Path, seeds: Iterable[int], count: int, workers: int) -> list[Row]:
     """The first ``count`` games, in the order of their seeds, that their own walkthrough wins, made where they are not there.
 
@@ -153,21 +124,6 @@ def games(spec: str, folder: Path, seeds: Iterable[int], count: int, workers: in
     if len(sound) < count:
         raise BadInput("count", f"there are {len(sound)} such games, not {count}.", "Ask for fewer.")
     return sound
-
-
-def verify(folder: Path, row: Row, way_out: str) -> None:
-    """Are both files there, with the content they were made with?
-
-    Raises:
-        BadInput: no; it names the file.
-    """
-    paths = _pair(folder, row.seed)
-    for path in paths:
-        if not path.is_file():
-            raise BadInput(str(path), "this half of the game's pair of files is missing.", way_out)
-    unchanged = all(_stamp(path) == tuple(stamp) for path, stamp in zip(paths, row.stamps, strict=True))
-    if not unchanged and _digest(paths) != row.sha256:
-        raise BadInput(str(paths[0]), "it or the .json beside it is not as it was made.", way_out)
 
 
 def generate(spec: str, folder: Path, seeds: Sequence[int], workers: int) -> None:
@@ -243,21 +199,16 @@ def make_one(spec: str, folder: Path, seed: int) -> None:
         walkthrough = json.loads(game.with_suffix(".json").read_text())["metadata"]["walkthrough"]
         won, rewards = _play(game, walkthrough)
         if not won:
-            _note(folder, Row(seed, "", (), len(walkthrough), rewards, "its walkthrough does not win"))
+            note(folder, Row(seed, "", (), len(walkthrough), rewards, "its walkthrough does not win"))
             return
         with game.open("r+b") as story:  # the compiler wrote the day: the same game must have the same sha256 tomorrow
             story.seek(SERIAL)
             story.write(b"000000")
-        made, kept = _pair(Path(scratch), seed), _pair(folder, seed)
-        row = Row(seed, _digest(made), [_stamp(path) for path in made], len(walkthrough), rewards)
+        made, kept = pair(Path(scratch), seed), pair(folder, seed)
+        row = Row(seed, digest(made), [stamp(path) for path in made], len(walkthrough), rewards)
         for source, target in zip(made, kept, strict=True):
             os.replace(source, target)
-    _note(folder, row)
-
-
-def _note(folder: Path, row: Row) -> None:
-    with open(folder / "index.jsonl", "ab", buffering=0) as index:  # one write; a line that a kill cut stays alone
-        index.write(f"\n{json.dumps(asdict(row))}\n".encode())
+    note(folder, row)
 
 
 def _play(game: Path, walkthrough: Sequence[str]) -> tuple[bool, int]:
@@ -270,19 +221,6 @@ def _play(game: Path, walkthrough: Sequence[str]) -> tuple[bool, int]:
     won = bool(env.state["won"])
     env.close()
     return won, sum(after > before for before, after in pairwise(scores))
-
-
-def _pair(folder: Path, seed: int) -> list[Path]:
-    return [folder / f"{seed}.z8", folder / f"{seed}.json"]
-
-
-def _digest(paths: Sequence[Path]) -> str:
-    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 def main(spec: str, folder: str, *seeds: str) -> None:

@@ -15,7 +15,8 @@ import pytest
 
 from lit_agents import tasks as command
 from lit_agents.environment.textworld import SEEDS, TextWorld
-from lit_agents.environment.textworld_games import CustomGames, SimpleGames, game_maker, generate, read_index
+from lit_agents.environment.textworld_games import CustomGames, SimpleGames, game_maker, generate
+from lit_agents.environment.textworld_index import read_index
 from lit_agents.errors import BadInput
 
 pytest.importorskip("textworld")
