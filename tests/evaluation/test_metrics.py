@@ -10,6 +10,8 @@ from torch import distributed, multiprocessing
 
 from lit_agents.evaluation.metrics import EpisodeMetrics, wilson
 from lit_agents.reward.outcome import Outcome
+from lit_agents.rollout.ledger import Ledger
+from lit_agents.rollout.ranks import from_all_ranks
 from lit_agents.types import Episode, StopReason
 from tests.reward.episodes import episode
 
@@ -61,6 +63,7 @@ def test_every_number_is_as_worked_by_hand():
     assert sum(v for k, v in numbers.items() if k.startswith("stop/")) == pytest.approx(1)
     assert (numbers["success/tier=easy"], numbers["n/tier=easy"]) == (0.5, 2)
     assert (numbers["success/tier=hard"], numbers["n/tier=hard"]) == (0, 1)
+    assert (numbers["success_low/tier=easy"], numbers["success_high/tier=easy"]) == pytest.approx(wilson(1, 2))
 
 
 def test_batches_add_up_and_reset_forgets():
@@ -87,16 +90,22 @@ def test_rewards_that_do_not_match_the_episodes_are_refused():
 
 def _rank(rank: int, folder: str) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    numbers = filled(*((WON, CRASHED) if rank == 0 else (LOST, CUT))).compute()
+    ledger = Ledger()
+    ledger.charge([WON, CRASHED] if rank == 0 else [LOST, CUT], demonstrated=False)
+    total = ledger.total()
+    ledger.go_on_from(total, first=rank == 0)  # as after a resume
+    found = from_all_ranks([WON, CRASHED] if rank == 0 else [LOST, CUT]), total, ledger.total()
     with open(f"{folder}/{rank}", "wb") as file:
-        pickle.dump(numbers, file)
+        pickle.dump(found, file)
     distributed.destroy_process_group()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not distributed.is_available(), reason="torch was built without distributed")
-def test_two_ranks_compute_the_numbers_of_all_episodes(tmp_path):
+def test_two_ranks_have_the_episodes_of_both_and_one_ledger(tmp_path):
     multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)
     for rank in (0, 1):
-        numbers = pickle.loads((tmp_path / str(rank)).read_bytes())
-        assert numbers == pytest.approx(filled(WON, LOST, CUT, CRASHED).compute())
+        everyone, total, resumed = pickle.loads((tmp_path / str(rank)).read_bytes())
+        assert everyone == [WON, CRASHED, LOST, CUT]
+        assert (total["episodes"], total["failed_episodes"], total["turns"]) == (3, 1, 6)  # 2 + 1 + 3 turns
+        assert resumed == total
