@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from lit_agents.algorithm.module import AgentModule
+from lit_agents.errors import BadInput
 from lit_agents.evaluation.metrics import EpisodeMetrics
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.ranks import from_all_ranks
@@ -62,6 +63,10 @@ class EpisodeRecorder(Checkpoint):
     ) -> None:
         """Measure validation episodes; ``validation/success`` chooses the checkpoint."""
         self._validation = self._recorded("validation", trainer.current_epoch, *batch)
+        if "validation/success" not in self._validation:  # no checkpoint could be chosen
+            error = next(e.error for e in from_all_ranks(batch[0]) if e.stop.is_failure)
+            reason = f"it broke every validation episode. One error: {error}"
+            raise BadInput("data.environment", reason, "Mend the environment, then go on.")
         for name, value in self._validation.items():
             pl_module.log(name, value, batch_size=1)
 

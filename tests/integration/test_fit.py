@@ -138,19 +138,27 @@ def test_every_algorithm_trains(toy, algorithm):
 
 
 def test_a_world_that_breaks_costs_that_attempt_and_is_counted(toy):
+    """In its first played episode every task breaks: of each demonstration, of each group, and of the first tests."""
     world = ["--data.environment", "tests.integration.flaky.FlakyEcho", "--data.environment.init_args.folder", "seen"]
-    run = fit(["--config", toy, *world, "--sft", "null", *ONE_ITERATION, "--data.reward", "null"])
-    kept = episodes(run.folder.path)
-    broken = [e for e in kept if e["stop"] == "environment_crash"]
-    tasks = {e["task"]["id"] for e in kept if e["phase"] == "rl"}
-    assert [e["phase"] for e in broken].count("rl") == len(tasks) == 2  # each once; the next attempt at it was sound
+    run = fit(["--config", toy, *world, *ONE_ITERATION, "--data.reward", "null"])
+    broken = [e for e in episodes(run.folder.path) if e["stop"] == "environment_crash"]
     assert all(e["rewards"] is None and "the lights went out" in e["error"] for e in broken)
-    (row,) = rows(run.folder.path)
-    assert (row["rollout/failures"], row["rollout/failure/environment_crash"]) == ("2.0", "2.0")
+    phases = [e["phase"] for e in broken]
+    assert [phases.count(phase) for phase in ("sft", "rl", "test/sft", "test/rl")] == [16, 2, 4, 0]
+    row = rows(run.folder.path)[-1]
+    assert (row["stage"], row["rollout/failures"], row["rollout/failure/environment_crash"]) == ("rl", "2.0", "2.0")
     assert row["rollout/n"] == "8.0" and row["rollout/groups_dropped"] == "0.0"
     ledger = json.loads((run.folder.path / "ledger.json").read_text())
-    assert (ledger["episodes"], ledger["failed_episodes"]) == (8, 2)
-    assert run.results["base"].failures == 4 and run.results["base"].n == 0
+    assert (ledger["demonstrations"], ledger["episodes"], ledger["failed_episodes"]) == (16, 8, 16 + 2)
+    assert [(run.results[stage].failures, run.results[stage].n) for stage in ("sft", "rl")] == [(4, 0), (0, 4)]
+
+
+def test_a_world_that_breaks_every_validation_episode_stops_the_run_and_says_why(toy, capfd):
+    world = ["--data.environment", "tests.integration.flaky.FlakyEcho", "--data.environment.init_args.folder", "seen"]
+    world += ["--data.environment.init_args.spared", "none"]
+    assert main(["--config", toy, *world, *ONE_ITERATION, "--data.reward", "null"]) == 2
+    error = capfd.readouterr().err
+    assert "error: data.environment: it broke every validation episode." in error and "the lights went out" in error
 
 
 def test_the_supervised_stage_can_be_all_there_is(toy):
