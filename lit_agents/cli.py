@@ -26,6 +26,7 @@ from lit_agents.algorithm.module import AgentModule
 from lit_agents.errors import BadInput
 from lit_agents.refusal import refusal, wrapped
 from lit_agents.rollout.datamodule import RolloutDataModule
+from lit_agents.run_folder import written_beside
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in a shell."""
@@ -64,16 +65,15 @@ class AtomicCheckpoints(TorchCheckpointIO):
         """Write beside, then rename."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            with beside.open("wb") as file:  # given a name, torch writes by itself, and a full disk is a RuntimeError
+            # given a name, torch writes by itself, and a full disk is a RuntimeError
+            with written_beside(target) as beside, beside.open("wb") as file:
                 torch.save(checkpoint, file)
-            os.replace(beside, target)
+                file.flush()
+                os.fsync(file.fileno())  # or the new name may be on disk before the content when the power fails
         except OSError as error:
             error.filename = error.filename or str(target)
             raise
-        finally:
-            beside.unlink(missing_ok=True)
 
 
 class AgentCLI(LightningCLI):

@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_other
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.sft import SFT
-from lit_agents.callbacks import Bar
+from lit_agents.callbacks.progress import Bar
 from lit_agents.cli import AgentCLI, quiet, run_command
 from lit_agents.errors import BadInput
 from lit_agents.evaluation.report import print_table

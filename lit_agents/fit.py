@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -24,7 +25,9 @@ import lit_agents
 from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_other
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.sft import SFT
-from lit_agents.callbacks import Bar, EpisodeRecorder, TerminalProgress, mark_in
+from lit_agents.callbacks.progress import Bar, TerminalProgress
+from lit_agents.callbacks.recorder import EpisodeRecorder, mark_in
+from lit_agents.callbacks.trained import TrainedTokens
 from lit_agents.cli import AgentCLI, SupervisedStage, quiet, run_command
 from lit_agents.errors import BadInput
 from lit_agents.evaluate import measure, policy_player
@@ -39,16 +42,28 @@ TERMINATED = 143
 VERSIONS = ("torch", "lightning", "transformers", "peft")
 
 
+class KeptWeights(ModelCheckpoint):
+    """``step=<optimizer steps>.ckpt``; a class of its own, since Lightning tells checkpoints apart by class and interval."""
+
+    @staticmethod
+    def every(iterations: int, folder: Path) -> list[KeptWeights]:
+        """One that keeps the weights after every so many iterations, or none for 0."""
+        options: Any = {"save_top_k": -1, "save_weights_only": True, "save_on_train_epoch_end": True}
+        return [KeptWeights(folder, "{step}", every_n_epochs=iterations, **options)] if iterations else []
+
+
 class FitCLI(AgentCLI):
     """What `AgentCLI` parses, and where the run is kept."""
 
     command = "fit"
     checkpoint_help = "go on from a last.ckpt of a run folder; `last`: from the newest of --run, or of the newest run"
+    keep_help = "keep the weights after every n-th iteration, for lit_agents.audit to compute log-probabilities with"
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """See `AgentCLI`."""
         super().add_arguments_to_parser(parser)
         parser.add_argument("--run", type=str | None, default=None, help="run folder instead of runs/<name>-<number>")
+        parser.add_argument("--keep_weights", type=NonNegativeInt, default=0, help=f"{self.keep_help}; 0 for none")
 
 
 @dataclass
@@ -103,9 +118,11 @@ class Run:
         best = ModelCheckpoint(where, "best", monitor="validation/success", mode="max", enable_version_counter=False)
         last = ModelCheckpoint(where, "last", save_on_train_epoch_end=True, enable_version_counter=False)
         recorder = EpisodeRecorder(data, self.folder, name)
-        watchers: list[Any] = [recorder, TerminalProgress(data, recorder, self.bar, name)]
+        watchers: list[Any] = [TrainedTokens(self.folder, name), recorder]
+        watchers.append(TerminalProgress(data, recorder, self.bar, name))
         if changes.get("limit_val_batches") != 0:
             watchers.append(best)  # before the one that writes down which is best
+            watchers += KeptWeights.every(self.cli.value("keep_weights"), where)
         watchers.append(last)
         trainer = self.cli.trainer_for(watchers, micro, default_root_dir=str(self.folder.path), **changes)
         handler = signal.getsignal(signal.SIGINT)
@@ -231,7 +248,8 @@ def fit(args: Sequence[str] | None = None) -> Run:
             later = STAGES[STAGES.index(run.checkpoint.parent.name) + 1 :] if run.checkpoint else STAGES
             run.folder.cut(run.cut, later)
         run.folder.keep_config(cli.config_text())
-        run.bar.console.print(f"run folder: {run.folder.path}", highlight=False, soft_wrap=True)
+        begins = " (nothing to go on from: it begins)" if cli.value("ckpt_path") and not run.checkpoint else ""
+        run.bar.console.print(f"run folder: {run.folder.path}{begins}", highlight=False, soft_wrap=True)
         run.go()
     except KeyboardInterrupt:
         _say_how_to_go_on(run.folder)

@@ -6,8 +6,9 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from lit_agents.errors import BadInput
+from lit_agents.evaluation.stored import StoredEpisode
 from lit_agents.types import Episode, TurnRewards
 
 RUNS = Path("runs")
+HALF = ".half"
+"""Ending of a file that is being written; a kill may leave one."""
 SHARED = "LIT_AGENTS_RUN"
 """Environment variable by which the first process of a run tells the processes it starts which folder is theirs."""
 
@@ -30,19 +34,21 @@ def is_first() -> bool:
 
 @dataclass(frozen=True, order=True)
 class Mark:
-    """How long the two growing files were at some moment of the run; later marks are larger."""
+    """How long the growing files were at some moment of the run; later marks are larger."""
 
     rows: int = 0
     """Of ``metrics.csv``."""
     episodes: int = 0
     """Bytes of ``episodes.jsonl``."""
+    trained: int = 0
+    """Bytes of ``trained.jsonl``."""
 
 
 class RunFolder:
     """Files of one run; written by the first process alone.
 
-    ``config.yaml`` (resolved, reproduces the run), ``metrics.csv``, ``episodes.jsonl``, ``ledger.json``, ``summary.json``,
-    ``curve.png``, ``checkpoints/<stage>/{best,last}.ckpt``.
+    ``config.yaml`` (resolved, reproduces the run), ``metrics.csv``, ``episodes.jsonl`` (what was played), ``trained.jsonl``
+    (what was trained on), ``ledger.json``, ``summary.json``, ``curve.png``, ``checkpoints/<stage>/{best,last}.ckpt``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -89,15 +95,18 @@ class RunFolder:
     def reopen(name: str, chosen: str | None, checkpoint: str) -> tuple[RunFolder, Path | None]:
         """The folder a checkpoint lies in; ``last`` is the newest checkpoint of the chosen, or the newest, run.
 
+        A folder chosen by name may hold nothing yet, so that one command both begins a run and goes on with it.
+
         Returns:
-            The folder and the checkpoint; None if the run was interrupted before its first one.
+            The folder and the checkpoint; None if the run was interrupted before its first one, or has not begun.
 
         Raises:
             BadInput: there is no such run.
         """
         if checkpoint == "last":
             folder = Path(chosen or os.environ.get(SHARED, "")) if chosen or not is_first() else _newest(name)
-            if folder is None or not (folder / "config.yaml").is_file():
+            begun = folder is not None and (folder / "config.yaml").is_file()
+            if folder is None or not (begun or _holds_nothing(folder, chosen)):
                 where = folder or RUNS / f"{name}-*"
                 way_out = "Name a run folder with --run, or start again without --ckpt_path."
                 raise BadInput("--ckpt_path last", f"{where} holds no run.", way_out)
@@ -148,24 +157,36 @@ class RunFolder:
         worth = iter(rewards)
         with (self.path / "episodes.jsonl").open("a", encoding="utf-8") as file:
             for episode in episodes:
-                reward = None if episode.stop.is_failure else asdict(next(worth))
-                row = {"phase": phase, "iteration": iteration, **asdict(episode), "stop": episode.stop.value}
-                file.write(json.dumps(row | {"rewards": reward}) + "\n")
+                reward = None if episode.stop.is_failure else next(worth)
+                file.write(StoredEpisode(phase, iteration, episode, reward).row() + "\n")
+
+    def add_trained(self, stage: str, iteration: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append what was trained on, a line each; see `lit_agents.callbacks.trained`."""
+        if not self.writes:
+            return
+        with (self.path / "trained.jsonl").open("a", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps({"stage": stage, "iteration": iteration, **row}) + "\n")
 
     def mark(self) -> Mark:
         """Now."""
-        path = self.path / "episodes.jsonl"
-        return Mark(len(self.metrics.rows), path.stat().st_size if path.exists() else 0)
+        return Mark(len(self.metrics.rows), *(path.stat().st_size if path.exists() else 0 for path in self._growing))
 
     def cut(self, mark: Mark, stages: Sequence[str] = ()) -> None:
-        """Forget what was written later, and the checkpoints of these later stages."""
-        path = self.path / "episodes.jsonl"
+        """Forget what was written later, the checkpoints of these later stages, and files that a kill left half written."""
         if self.writes:
-            if path.exists() and path.stat().st_size > mark.episodes:
-                os.truncate(path, mark.episodes)
+            for path, size in zip(self._growing, (mark.episodes, mark.trained), strict=True):
+                if path.exists() and path.stat().st_size > size:
+                    os.truncate(path, size)
             for checkpoint in (c for stage in stages for c in self.checkpoints(stage).glob("*.ckpt")):
                 checkpoint.unlink()
+            for half in (h for folder in ("", "checkpoints/*/") for h in self.path.glob(f"{folder}.*{HALF}")):
+                half.unlink()
         self.metrics.cut(mark.rows)
+
+    @property
+    def _growing(self) -> tuple[Path, Path]:
+        return self.path / "episodes.jsonl", self.path / "trained.jsonl"
 
 
 class MetricsFile:
@@ -211,12 +232,26 @@ class MetricsFile:
 
 def write_whole(path: Path, text: str) -> None:
     """Write beside, then rename: whoever reads sees the old content or the new one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written_beside(path) as beside:
         beside.write_text(text, encoding="utf-8", newline="")
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """A name beside a file, to write to; what is there at the end of the block, if it ends well, becomes the file."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}{HALF}")
+    try:
+        yield beside
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _holds_nothing(folder: Path, chosen: str | None) -> bool:
+    """Whether no run has begun in a folder: it was killed on the way to its configuration, or is not there but was named."""
+    if not folder.exists():
+        return chosen is not None
+    return folder.is_dir() and all(p.name == "ledger.json" or p.name.endswith(HALF) for p in folder.iterdir())
 
 
 def _numbered(name: str) -> dict[int, Path]:

@@ -101,6 +101,9 @@ class Turn:
     signals: Mapping[str, Signal]
     """After the action: ``score`` (total so far), ``gain`` (its change), ``valid`` (was it a command the world knows), and
     whatever else the environment measured. Empty where the action was not played."""
+    prompt_digest: str = ""
+    """`lit_agents.rollout.digest.digest` of all tokens the engine was given before it sampled the action; empty for a
+    demonstration. `lit_agents.audit` holds the tokens of the turns against it."""
 
 
 @dataclass(frozen=True)

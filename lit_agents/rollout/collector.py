@@ -167,7 +167,7 @@ class Collector:
         return None
 
     def _append(self, draft: _Draft, choice: Choice, version: int, signals: Mapping[str, Signal]) -> None:
-        draft.turns.append(
-            Turn(draft.observation, draft.observation_ids, choice.text, choice.ids, choice.logprobs, version, signals)
-        )
+        seen, ids = draft.observation, draft.observation_ids
+        turn = Turn(seen, ids, choice.text, choice.ids, choice.logprobs, version, signals, choice.prompt_digest)
+        draft.turns.append(turn)
         draft.ids += choice.ids

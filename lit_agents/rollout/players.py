@@ -10,6 +10,7 @@ from lit_agents.environment.pool import EnvPool, Failure
 from lit_agents.policy.chat import ChatFormat
 from lit_agents.policy.engine.base import Engine, Request
 from lit_agents.policy.sampling import Sampling, stream
+from lit_agents.rollout.digest import digest
 from lit_agents.types import StopReason
 
 
@@ -33,6 +34,8 @@ class Choice:
     ids: tuple[int, ...]
     logprobs: tuple[float, ...] = ()
     finished: bool = True
+    prompt_digest: str = ""
+    """Of the tokens it was sampled after; see `lit_agents.types.Turn`."""
 
 
 class Player(ABC):
@@ -60,7 +63,10 @@ class PolicyPlayer(Player):
         """See `Player`."""
         requests = [Request(s.session, s.ids, stream(*s.key)) for s in situations]
         sampled = self._engine.generate(requests, self._sampling)
-        return [Choice(self._chat.action_text(a.ids), a.ids, a.logprobs, a.finished) for a in sampled]
+        return [
+            Choice(self._chat.action_text(a.ids), a.ids, a.logprobs, a.finished, digest(request.ids))
+            for request, a in zip(requests, sampled, strict=True)
+        ]
 
     def finish(self, sessions: Iterable[int]) -> None:
         """See `Player`."""

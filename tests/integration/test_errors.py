@@ -215,7 +215,10 @@ def test_what_is_no_checkpoint_is_refused(finished, refused):
     path.write_bytes(b"half a file")
     assert "cannot be read as plain tensors" in refused("--ckpt_path", str(path))
     assert "does not lie in checkpoints" in refused("--ckpt_path", "toy.yaml")
-    assert "holds no run" in refused("--ckpt_path", "last", "--run", "nowhere")
+    assert "holds no run" in refused("--ckpt_path", "last", "--name", "other")
+    Path("other").mkdir()
+    Path("other/notes.txt").touch()
+    assert "other holds no run" in refused("--ckpt_path", "last", "--run", "other")
 
 
 def test_an_output_without_a_folder_is_refused_before_anything_is_played(refused):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_agents.callbacks import EpisodeRecorder
+from lit_agents.callbacks.recorder import EpisodeRecorder
 from lit_agents.environment.toy import EchoWorld
 from lit_agents.fit import fit, main
 

@@ -1,0 +1,63 @@
+"""Episodes as lines of a file, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_agents.types import Episode, StopReason, Task, Turn, TurnRewards
+
+
+@dataclass(frozen=True)
+class StoredEpisode:
+    """One line of ``episodes.jsonl``."""
+
+    phase: str
+    """``sft``, ``rl``, ``validation`` or ``test/<stage>``."""
+    iteration: int
+    """From 1; 0 in a test."""
+    episode: Episode
+    rewards: TurnRewards | None
+    """None for a failure."""
+
+    def row(self) -> str:
+        """The line."""
+        place = {"phase": self.phase, "iteration": self.iteration}
+        rewards = None if self.rewards is None else asdict(self.rewards)
+        content = {**asdict(self.episode), "stop": self.episode.stop.value}
+        return json.dumps(place | content | {"rewards": rewards})
+
+    @staticmethod
+    def of(row: str) -> StoredEpisode:
+        """The inverse.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is no such line.
+        """
+        content: dict[str, Any] = json.loads(row)
+        phase, iteration, rewards = (content.pop(key) for key in ("phase", "iteration", "rewards"))
+        content |= {"task": Task(**content["task"]), "stop": StopReason(content["stop"])}
+        content["turns"] = tuple(_turn(turn) for turn in content["turns"])
+        worth = None
+        if rewards is not None:
+            parts = {name: tuple(part) for name, part in rewards["parts"].items()}
+            worth = TurnRewards(tuple(rewards["values"]), parts)
+        return StoredEpisode(phase, iteration, Episode(**content), worth)
+
+
+def _turn(content: dict[str, Any]) -> Turn:
+    lists = {name: tuple(content[name]) for name in ("observation_ids", "action_ids", "action_logprobs")}
+    return Turn(**{**content, **lists})
+
+
+def read_episodes(path: Path) -> Iterator[StoredEpisode]:
+    """One after the other, so that a file of any size can be read.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: there is no such file, or a line of it is none of these.
+    """
+    with path.open(encoding="utf-8") as file:
+        yield from map(StoredEpisode.of, file)

@@ -1,0 +1,193 @@
+"""Are the tokens that were trained those that were sampled? Two records of a run, held against each other.
+
+One was written when episodes ended (`lit_agents.evaluation.stored`), the other when the trainer was given its batches
+(`lit_agents.callbacks.trained`); between them lie rewards, groups, tries, masks and batches.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import torch
+
+from lit_agents.evaluation.stored import StoredEpisode
+from lit_agents.policy.causal_lm import CausalLMPolicy
+from lit_agents.policy.chat import ChatFormat
+from lit_agents.rollout.digest import digest, digest_floats
+from lit_agents.rollout.trie import token_tree
+from lit_agents.types import Episode, StopReason
+
+Runs = tuple[tuple[int, tuple[int, ...]], ...]
+"""Trained tokens of a conversation: place of the first one of an uninterrupted run, and the run."""
+
+
+@dataclass
+class Findings:
+    """What was looked at, and what was wrong with it."""
+
+    checked: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+
+    def expect(self, good: bool, what: str, fault: str) -> None:
+        """Count a check; note what it found."""
+        self.checked[what] += 1
+        if not good:
+            self.faults.append(fault)
+
+
+def own_runs(episode: Episode) -> Runs:
+    """Where the agent's own tokens stand, from the lengths of its turns alone."""
+    runs: list[tuple[int, tuple[int, ...]]] = []
+    place = 0
+    for turn in episode.turns:
+        place += len(turn.observation_ids)
+        if turn.action_ids:
+            runs.append((place, turn.action_ids))
+        place += len(turn.action_ids)
+    return tuple(runs)
+
+
+def check_episode(stored: StoredEpisode, chat: ChatFormat, findings: Findings) -> None:
+    """One episode by itself: prompts are prefixes, texts are those of the tokens, the end of a turn is where it should be."""
+    episode, end = stored.episode, chat.end_id
+    name = f"{stored.phase}, iteration {stored.iteration}, task {episode.task.id}, member {episode.member}"
+    findings.checked["episodes"] += 1
+    before: list[int] = []
+    for k, turn in enumerate(episode.turns):
+        here = f"{name}, turn {k + 1}"
+        rendered = chat.next(turn.observation) if k else chat.first(turn.observation)
+        findings.expect(
+            list(turn.observation_ids) == rendered,
+            "observations",
+            f"{here}: the observation's tokens are not its text's",
+        )
+        before += turn.observation_ids
+        sampled = turn.policy_version >= 0
+        if sampled:
+            fault = f"{here}: the turns before it are not what the action was sampled after"
+            findings.expect(digest(before) == turn.prompt_digest, "prompts that continue the turns before", fault)
+        findings.expect(
+            len(turn.action_logprobs) == (len(turn.action_ids) if sampled else 0),
+            "actions",
+            f"{here}: {len(turn.action_logprobs)} log-probabilities for {len(turn.action_ids)} tokens",
+        )
+        unfinished = k == len(episode.turns) - 1 and episode.stop is StopReason.UNFINISHED_ACTION
+        ends = [i for i, token in enumerate(turn.action_ids) if token == end]
+        good = not ends if unfinished else ends == [len(turn.action_ids) - 1]
+        findings.expect(good, "ends of turns", f"{here}: the end-of-turn token stands at {ends}")
+        findings.expect(
+            chat.action_text(turn.action_ids) == turn.action, "texts", f"{here}: the action's text is not its tokens'"
+        )
+        before += turn.action_ids
+    versions = {turn.policy_version for turn in episode.turns}
+    findings.expect(len(versions) <= 1, "versions", f"{name}: sampled by several versions of the policy {versions}")
+
+
+Row = tuple[str, Runs, str, int]
+"""Conversation, trained tokens, their log-probabilities, version."""
+
+
+class TrainedAudit:
+    """Every trained row must be an episode of its iteration, with the mask on all its own sampled tokens and nothing else.
+
+    Args:
+        passes: how often an iteration's episodes are trained on, by stage.
+    """
+
+    def __init__(self, passes: Mapping[str, int]) -> None:
+        self._passes = passes
+        self._sampled: dict[tuple[str, int], Counter[Row]] = {}
+        self._trained: dict[tuple[str, int], Counter[Row]] = {}
+
+    def add_sampled(self, stored: StoredEpisode) -> None:
+        """An episode; those that are not for training, and failures, may not be trained."""
+        episode = stored.episode
+        if stored.phase not in self._passes or episode.stop.is_failure or not episode.turns:
+            return
+        floats = list(chain.from_iterable(turn.action_logprobs for turn in episode.turns))
+        floats = floats or [0.0] * sum(len(turn.action_ids) for turn in episode.turns)  # nobody sampled a demonstration
+        row = (digest(episode.token_ids), own_runs(episode), digest_floats(floats), episode.turns[0].policy_version)
+        self._sampled.setdefault((stored.phase, stored.iteration), Counter())[row] += 1
+
+    def add_trained(self, content: Mapping[str, Any]) -> None:
+        """A line of ``trained.jsonl``."""
+        runs = tuple((int(place), tuple(ids)) for place, ids in content["runs"])
+        row = (content["conversation"], runs, content["logprobs"], content["version"])
+        self._trained.setdefault((content["stage"], content["iteration"]), Counter())[row] += 1
+
+    def check(self, findings: Findings) -> None:
+        """Hold the two against each other."""
+        for (stage, iteration), rows in self._trained.items():
+            first = min((i for s, i in self._sampled if s == stage), default=0)
+            demonstrated = all(row[3] < 0 for row in rows)  # collected once, trained in every iteration
+            sampled = self._sampled.get((stage, first if demonstrated else iteration), Counter())
+            passes = self._passes.get(stage, 1)
+            findings.checked["episodes left out of the loss (no advantage)"] += sum((sampled - rows).values())
+            for row, count in rows.items():
+                here = f"{stage}, iteration {iteration}"
+                findings.checked["trained rows"] += count
+                findings.checked["trained tokens"] += count * sum(len(ids) for _, ids in row[1])
+                if row not in sampled:
+                    findings.faults.append(f"{here}: trained on {_difference(row, sampled)}")
+                elif count % passes or count > passes * sampled[row]:
+                    times = f"{count} times, sampled {sampled[row]} times, with {passes} passes"
+                    findings.faults.append(f"{here}: an episode of {len(row[1])} turns was trained {times}")
+
+
+def _difference(row: Row, sampled: Mapping[Row, int]) -> str:
+    """What distinguishes a trained row from the nearest episode there is."""
+    conversation, runs, _, version = row
+    mine = {place + i: token for place, ids in runs for i, token in enumerate(ids)}
+
+    def tokens_of(other: Row) -> dict[int, int]:
+        return {place + i: token for place, ids in other[1] for i, token in enumerate(ids)}
+
+    if not sampled:
+        return "a row, but no episode was kept"
+    nearest = max(sampled, key=lambda other: (other[0] == conversation, len(mine.items() & tokens_of(other).items())))
+    theirs = tokens_of(nearest)
+    if extra := sorted(mine.keys() - theirs.keys()):
+        return f"place {extra[0]} and {len(extra) - 1} more, which the agent did not sample"
+    if missing := sorted(theirs.keys() - mine.keys()):
+        return f"a row without place {missing[0]} and {len(missing) - 1} more, which the agent sampled"
+    if other := sorted(place for place in mine if mine[place] != theirs[place]):
+        return f"token {mine[other[0]]} at place {other[0]}, where {theirs[other[0]]} was sampled"
+    if nearest[0] != conversation:
+        return "a conversation whose observations are not those the agent was shown"
+    if nearest[3] != version:
+        return f"version {version}, sampled by {nearest[3]}"
+    return "other log-probabilities than those noted when it was sampled"
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Log-probabilities computed again, against those noted at sampling time; nats."""
+
+    tokens: int
+    mean: float
+    largest: float
+
+
+@torch.no_grad()
+def logprob_gap(
+    policy: CausalLMPolicy, episodes: Sequence[StoredEpisode], temperature: float, together: int = 16
+) -> Iterator[tuple[StoredEpisode, Gap]]:
+    """Each episode's gap.
+
+    Args:
+        policy: with the weights that sampled them.
+        temperature: at which they were sampled.
+        together: episodes in a forward pass.
+    """
+    for start in range(0, len(episodes), together):
+        part = episodes[start : start + together]
+        tree = token_tree([stored.episode for stored in part]).to(policy.device)
+        again_BA = policy.score(tree, temperature).logprobs_BA.double().cpu()
+        for b, stored in enumerate(part):
+            noted = [p for turn in stored.episode.turns for p in turn.action_logprobs]
+            gap = (again_BA[b, : len(noted)] - torch.tensor(noted, dtype=torch.float64)).abs()
+            yield stored, Gap(len(noted), float(gap.mean()), float(gap.max()))

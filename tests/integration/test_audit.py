@@ -1,0 +1,194 @@
+"""The token audit: silent on sound runs, and loud on each fault it is there for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lit_agents.audit import audit, main
+from lit_agents.environment.textworld import TextWorld
+from lit_agents.evaluation.stored import StoredEpisode, read_episodes
+from lit_agents.fit import fit
+from tests.integration.conftest import TOY
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@pytest.fixture(scope="module")
+def sound(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of both stages with the weights of every iteration."""
+    folder = tmp_path_factory.mktemp("audit")
+    (folder / "toy.yaml").write_text(TOY.format(weights=tiny_weights))
+    fit(["--config", str(folder / "toy.yaml"), "--run", str(folder / "run"), "--keep_weights", "1",
+         "--data.schedule.passes", "2"])  # fmt: skip
+    return folder / "run"
+
+
+def test_a_sound_run_has_no_fault_and_everything_was_looked_at(sound: Path):
+    found = audit(sound)
+    checked, stored = found.findings.checked, list(read_episodes(sound / "episodes.jsonl"))
+    turns = [turn for s in stored for turn in s.episode.turns]
+    sampled = [turn for turn in turns if turn.policy_version >= 0]
+    assert found.findings.faults == []
+    assert checked["episodes"] == len(stored) == 4 + 16 + 4 + 24 + 4 + 4
+    assert checked["prompts that continue the turns before"] == len(sampled) > 50
+    # by hand: 16 demonstrations in 6 epochs; of 24 rollouts those with signal, twice
+    lines = (sound / "trained.jsonl").read_text().splitlines()
+    kept = 24 - (checked["episodes left out of the loss (no advantage)"])
+    assert checked["trained rows"] == len(lines) == 6 * 16 + 2 * kept and kept > 0
+    tokens = sum(len(turn.action_ids) for turn in sampled)
+    assert checked["log-probabilities computed again"] == tokens and found.unknown == 0
+    assert found.largest < 1e-3
+
+
+def test_weights_that_were_not_kept_are_counted(sound: Path, tmp_path: Path, capsys):
+    run = Path(shutil.copytree(sound, tmp_path / "run"))
+    for path in run.glob("checkpoints/rl/step*.ckpt"):
+        path.unlink()
+    rollouts = [s for s in read_episodes(run / "episodes.jsonl") if s.phase == "rl"]
+    versions = {s.episode.turns[0].policy_version for s in rollouts}
+    last, best = (
+        torch.load(run / f"checkpoints/rl/{n}.ckpt", weights_only=True)["global_step"] for n in ("last", "best")
+    )
+    lost = [s for s in rollouts if s.episode.turns[0].policy_version not in (0, last, best)]
+    assert versions == {0, 2, 4} and (last, best) == (6, 4) and lost
+    assert main([str(run)]) == 0
+    count = sum(len(turn.action_ids) for s in lost for turn in s.episode.turns)
+    assert f"{count}  sampled tokens whose weights were not kept" in capsys.readouterr().out
+
+
+Change = Callable[[list[dict[str, Any]]], None]
+
+
+def first_rollout(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(row for row in rows if row["phase"] == "rl" and len(row["turns"]) == 2)
+
+
+def other_token(rows: list[dict[str, Any]]) -> None:
+    row = next(row for row in rows if row["stage"] == "rl")
+    row["runs"][-1][1][0] += 1
+
+
+def unmasked_observation(rows: list[dict[str, Any]]) -> None:
+    row = next(row for row in rows if row["stage"] == "rl")
+    row["runs"][0] = [row["runs"][0][0] - 1, [10, *row["runs"][0][1]]]
+
+
+def masked_action(rows: list[dict[str, Any]]) -> None:
+    next(row for row in rows if row["stage"] == "sft")["runs"].pop()
+
+
+def other_conversation(rows: list[dict[str, Any]]) -> None:
+    next(row for row in rows if row["stage"] == "rl")["conversation"] = "0" * 16
+
+
+def other_version(rows: list[dict[str, Any]]) -> None:
+    next(row for row in rows if row["stage"] == "rl" and row["version"] == 2)["version"] = 0
+
+
+def other_logprobs(rows: list[dict[str, Any]]) -> None:
+    next(row for row in rows if row["stage"] == "rl")["logprobs"] = "0" * 16
+
+
+def once_too_often(rows: list[dict[str, Any]]) -> None:
+    rows.append(rows[-1])
+
+
+def observation_retokenised(rows: list[dict[str, Any]]) -> None:
+    first_rollout(rows)["turns"][1]["observation_ids"].pop(0)
+
+
+def history_dropped(rows: list[dict[str, Any]]) -> None:
+    """As if the engine had been shown the second observation alone."""
+    turn = first_rollout(rows)["turns"][1]
+    turn["prompt_digest"] = first_rollout(rows)["turns"][0]["prompt_digest"]
+
+
+def text_changed(rows: list[dict[str, Any]]) -> None:
+    first_rollout(rows)["turns"][0]["action"] += "!"
+
+
+def end_of_turn_lost(rows: list[dict[str, Any]]) -> None:
+    turn = first_rollout(rows)["turns"][0]
+    turn["action_ids"].pop(), turn["action_logprobs"].pop()
+
+
+def logprob_rounded(rows: list[dict[str, Any]]) -> None:
+    turn = first_rollout(rows)["turns"][0]
+    turn["action_logprobs"][0] += 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "fault"),
+    [
+        ("trained", other_token, "where"),
+        ("trained", unmasked_observation, "which the agent did not sample"),
+        ("trained", masked_action, "which the agent sampled"),
+        ("trained", other_conversation, "observations are not those the agent was shown"),
+        ("trained", other_version, "version 0, sampled by 2"),
+        ("trained", other_logprobs, "other log-probabilities"),
+        ("trained", once_too_often, "with 2 passes"),
+        ("episodes", observation_retokenised, "tokens are not its text's"),
+        ("episodes", history_dropped, "not what the action was sampled after"),
+        ("episodes", text_changed, "text is not its tokens'"),
+        ("episodes", end_of_turn_lost, "the end-of-turn token stands at"),
+        ("episodes", logprob_rounded, "a log-probability differs by 0.01"),
+    ],
+)
+def test_each_fault_is_found(sound: Path, tmp_path: Path, capsys, name: str, change: Change, fault: str):
+    run = Path(shutil.copytree(sound, tmp_path / "run"))
+    path = run / f"{name}.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    change(rows)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main([str(run)]) == 1
+    out = capsys.readouterr().out
+    assert "FAULT" in out and fault in out
+
+
+def test_weights_other_than_those_that_sampled_are_found(sound: Path, tmp_path: Path, capsys):
+    run = Path(shutil.copytree(sound, tmp_path / "run"))
+    path = run / "checkpoints/rl/best.ckpt"  # it sampled the last iteration and the test
+    content = torch.load(path, weights_only=True)
+    for tensor in content["state_dict"].values():
+        tensor.mul_(1.01)
+    torch.save(content, path)
+    assert main([str(run)]) == 1
+    assert "a log-probability differs by" in capsys.readouterr().out
+    assert main([str(run), "--tolerance", "10"]) == 0
+
+
+def test_what_cannot_be_audited_is_refused(sound: Path, tmp_path: Path, capsys):
+    assert main([str(tmp_path)]) == 2 and "it holds no config.yaml" in capsys.readouterr().err
+    run = Path(shutil.copytree(sound, tmp_path / "run"))
+    with (run / "episodes.jsonl").open("a") as file:
+        file.write('{"phase": "rl", "iter')
+    assert main([str(run)]) == 2 and "a line of its records cannot be read" in capsys.readouterr().err
+
+
+def test_a_stored_episode_is_read_back_as_it_was(sound: Path):
+    for line in (sound / "episodes.jsonl").read_text().splitlines():
+        assert StoredEpisode.of(line).row() == line
+
+
+def test_a_run_of_smollm2_in_real_games_has_no_fault(tmp_path: Path, capsys):
+    pytest.importorskip("textworld")
+    for split, count in (("train", 2), ("sft", 4), ("validation", 1), ("test", 1)):
+        TextWorld(str(tmp_path / "games")).tasks("w2-o3-q4", split, count)
+    args = ["--data.environment.init_args.folder", str(tmp_path / "games"), "--data.train_tasks", "2"]
+    args += ["--data.validation_tasks", "1", "--data.test_tasks", "1", "--data.schedule.tasks", "2"]
+    args += ["--data.schedule.minibatches", "2", "--data.limits.turns", "3", "--sft.demonstrations", "4"]
+    args += ["--sft.epochs", "1", "--sft.minibatches", "4", "--trainer.check_val_every_n_epoch", "1"]
+    args += ["--trainer.max_epochs", "2", "--keep_weights", "1", "--run", str(tmp_path / "run")]
+    fit(["--config", str(CONF / "textworld" / "quickstart.yaml"), *args])
+    capsys.readouterr()
+    assert main([str(tmp_path / "run")]) == 0
+    found = audit(tmp_path / "run")
+    assert found.findings.checked["log-probabilities computed again"] > 200 and found.unknown == 0
+    assert found.findings.checked["trained tokens"] > 100
