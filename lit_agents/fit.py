@@ -49,6 +49,7 @@ class KeptWeights(ModelCheckpoint):
     def every(iterations: int, folder: Path) -> list[KeptWeights]:
         """One that keeps the weights after every so many iterations, or none for 0."""
         options: Any = {"save_top_k": -1, "save_weights_only": True, "save_on_train_epoch_end": True}
+        options["enable_version_counter"] = False  # a resumed run writes the same files again
         return [KeptWeights(folder, "{step}", every_n_epochs=iterations, **options)] if iterations else []
 
 
