@@ -92,13 +92,16 @@ class Collector:
         """Begin an episode of each task, and refuse what no episode could go on from.
 
         Raises:
-            BadInput: an environment fails, a first message does not fit the context, or nobody can demonstrate.
+            BadInput: an environment fails again and again, a first message does not fit the context, or nobody demonstrates.
         """
-        for session, start in self._pool.reset(dict(enumerate(tasks))).items():
-            if isinstance(start, Failure):
-                reason = f"task {tasks[session].id} cannot be begun ({start.stop.value}: {start.error})"
-                raise BadInput("data.environment", reason, "Mend the environment, or make its tasks again.")
-            self._draft(Job(tasks[session], 0, ()), start)
+        waiting = dict(enumerate(tasks))
+        for last in (False, False, True):  # one that breaks now and then is no reason to refuse
+            for session, start in self._pool.reset(waiting).items():
+                if not isinstance(start, Failure):
+                    self._draft(Job(waiting.pop(session), 0, ()), start)
+                elif last:
+                    reason = f"task {tasks[session].id} cannot be begun ({start.stop.value}: {start.error})"
+                    raise BadInput("data.environment", reason, "Mend the environment, or make its tasks again.")
         if demonstrated and self._pool.ask_expert([0])[0] is None:
             raise BadInput("data.environment", "it has no expert to imitate.", "Set sft to null, or use another world.")
 

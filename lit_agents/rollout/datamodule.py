@@ -190,9 +190,8 @@ class RolloutDataModule(LightningDataModule):
         if self.latest is None or not module.demonstrated:  # demonstrations do not change, so they are collected once
             self.latest = self._collect()
         found = self.latest
-        version = -1 if module.demonstrated else module.global_step
         with self.ledger.clock("crediting"):
-            data, self.numbers = credited(found, module, version, schedule.minibatches * schedule.micro_batches)
+            data, self.numbers = credited(found, module, schedule.minibatches * schedule.micro_batches)
         for number in range(schedule.passes):
             order = found.shuffled(self.seed, self.iteration, number)
             for minibatch in batches(

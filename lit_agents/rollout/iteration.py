@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from lit_agents.policy.sampling import stream
 from lit_agents.reward.base import Reward
 from lit_agents.rollout.batch import Credited, balanced, columns_of
 from lit_agents.rollout.collector import Job
-from lit_agents.rollout.ledger import count_stops
+from lit_agents.rollout.ranks import from_all_ranks
 from lit_agents.rollout.sampler import TaskSampler
 from lit_agents.rollout.schedule import Schedule
 from lit_agents.rollout.trie import token_tree
@@ -56,6 +57,18 @@ class Iteration:
     def played_rewards(self) -> tuple[TurnRewards, ...]:
         """Of `played`, in their order."""
         return self.rewards + self.unused_rewards
+
+    @property
+    def policy_version(self) -> int:
+        """Of the weights that sampled the episodes, as noted in their turns; -1 for demonstrations.
+
+        Raises:
+            RuntimeError: several versions played.
+        """
+        versions = {turn.policy_version for episode in self.episodes for turn in episode.turns} or {-1}
+        if len(versions) > 1:
+            raise RuntimeError(f"one iteration's episodes were sampled with several versions of the policy: {versions}")
+        return versions.pop()
 
     def group_numbers(self) -> Tensor:
         """(B,) number of each episode's group."""
@@ -152,22 +165,30 @@ class Recruiter:
             yield EpisodeGroup(task, sound)
 
     def _check(self, found: Iteration) -> None:
-        attempts = len(found.played) + len(found.failures)
-        if found.groups and len(found.failures) <= self.schedule.max_failures * attempts:
+        """The circuit breaker. On all ranks together, so that no one of them stops alone and leaves the others waiting."""
+        mine = (
+            len(found.groups),
+            found.groups_dropped,
+            len(found.played),
+            [(e.stop.value, e.error) for e in found.failures],
+        )
+        everyone = from_all_ranks([mine])
+        failures = [failure for *_, failed in everyone for failure in failed]
+        attempts = sum(played for _, _, played, _ in everyone) + len(failures)
+        if all(groups for groups, *_ in everyone) and len(failures) <= self.schedule.max_failures * attempts:
             return
-        last = found.failures[-1].error if found.failures else "no failure"
+        last = failures[-1][1] if failures else "no failure"
         reason = (
-            f"{len(found.failures)} of {attempts} episodes failed ({dict(count_stops(found.failures))}) and "
-            f"{found.groups_dropped} groups were dropped. The last error: {last}"
+            f"{len(failures)} of {attempts} episodes failed ({dict(Counter(stop for stop, _ in failures))}) and "
+            f"{sum(dropped for _, dropped, *_ in everyone)} groups were dropped. The last error: {last}"
         )
         raise BadInput("data.environment", reason, "Mend the environment, or raise data.schedule.max_failures.")
 
 
-def credited(found: Iteration, module: AgentModule, version: int, parts: int) -> tuple[Credited, dict[str, float]]:
+def credited(found: Iteration, module: AgentModule, parts: int) -> tuple[Credited, dict[str, float]]:
     """Advantages for every action token, and numbers to log.
 
     Args:
-        version: of the weights that played.
         parts: forward passes in which reference and critic are computed, to bound memory.
     """
     columns = columns_of(found.episodes, found.rewards)
@@ -192,6 +213,7 @@ def credited(found: Iteration, module: AgentModule, version: int, parts: int) ->
     )
     if module.has_critic:
         numbers["explained_variance"] = float(losses.explained_variance(values_BA, returns_BA, mask_BA))
+    version = found.policy_version
     return Credited(found.episodes, columns, advantages_BA, returns_BA, values_BA, ref_BA, version), numbers
 
 

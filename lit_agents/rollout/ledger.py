@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -65,8 +64,3 @@ class Ledger:
         """Continue from a total, which the first process carries for all."""
         for f in fields(self):
             setattr(self, f.name, total[f.name] if first or f.name == "seconds" else 0)
-
-
-def count_stops(episodes: Sequence[Episode]) -> Counter[str]:
-    """How many episodes ended for each reason."""
-    return Counter(e.stop.value for e in episodes)

@@ -27,7 +27,7 @@ from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
 from lit_agents.rollout.batch import batches
 from lit_agents.rollout.iteration import Iteration, credited
 from lit_agents.rollout.trie import action_places, token_tree
-from lit_agents.types import EpisodeGroup, StopReason, TokenBatch, TurnRewards
+from lit_agents.types import Episode, EpisodeGroup, StopReason, TokenBatch, TurnRewards
 from tests.algorithm.trainers import QUIET, trainer
 from tests.rollout.handmade import episode, forest
 from tests.tiny import tiny_model_folder
@@ -91,9 +91,18 @@ def collected(module: AgentModule, seed: int = 0) -> Iteration:
     return Iteration(tuple(groups), tuple(rewards))
 
 
+def played_by(found: Iteration, version: int) -> Iteration:
+    """The same episodes, sampled by another version of the policy."""
+
+    def changed(e: Episode) -> Episode:
+        return replace(e, turns=tuple(replace(t, policy_version=version) for t in e.turns))
+
+    return replace(found, groups=tuple(EpisodeGroup(g.task, tuple(map(changed, g.episodes))) for g in found.groups))
+
+
 def cut(module: AgentModule, found: Iteration, micro_batches: int, version: int = 0) -> list[TokenBatch]:
     module.keep_reference()
-    data, _ = credited(found, module, version, micro_batches)
+    data, _ = credited(played_by(found, version), module, micro_batches)
     (minibatch,) = batches(data, range(9), 1, micro_batches, module.per_episode_mean, False)
     return minibatch
 
@@ -174,7 +183,7 @@ def test_the_penalty_in_the_reward_is_the_coefficient_times_k1_of_every_token(fo
         for p in module.policy.trainable.values():
             p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
     found = collected(module)
-    data, numbers = credited(found, module, 0, 2)
+    data, numbers = credited(found, module, 2)
     totals, tokens, kl = [], 0, 0.0
     for e, worth in zip(found.episodes, found.rewards, strict=True):
         with module.policy.using(module.reference), torch.no_grad():
@@ -214,6 +223,14 @@ def test_a_batch_sampled_with_other_weights_than_the_iteration_began_with_is_ref
     module = made(kind, folder)
     with pytest.raises(RuntimeError, match="sampled at policy version 0, trained at 1"):
         train(module, lambda: cut(module, found, 1, version=0), max_epochs=2)
+
+
+def test_episodes_of_two_versions_are_no_iteration(folder: Path):
+    module = made(GRPO, folder)
+    found = collected(module)
+    mixed = replace(found, groups=(*found.groups[:2], played_by(found, 1).groups[2]))
+    with pytest.raises(RuntimeError, match=r"several versions of the policy: \{0, 1\}"):
+        credited(mixed, module, 1)
 
 
 def test_a_demonstration_is_never_stale(folder: Path):
@@ -311,7 +328,7 @@ def test_sft_is_a_step_along_the_gradient_of_the_mean_log_likelihood(folder: Pat
 def test_a_batch_without_episodes_gives_every_weight_a_gradient_of_0(folder: Path, kind):
     module = made(kind, folder)
     before = {n: p.detach().clone() for n, p in module.named_parameters()}
-    data, _ = credited(collected(module), module, 0, 1)
+    data, _ = credited(collected(module), module, 1)
     (empty,) = next(batches(replace(data, advantages_BA=data.advantages_BA * 0), range(9), 1, 1, False, True))
     grads: dict[str, Tensor | None] = {}
     module.on_before_optimizer_step = lambda _: grads.update({n: p.grad for n, p in module.named_parameters()})
@@ -354,7 +371,7 @@ def test_a_value_after_the_end_counts_for_truncated_episodes_alone_and_only_if_a
     ends = [StopReason.LOST, StopReason.TURN_LIMIT, StopReason.ENDED, StopReason.TRUNCATED, StopReason.CONTEXT_LIMIT]
     episodes = tuple(episode([([1, 2], [3, b])], stop=stop) for b, stop in enumerate(ends))
     rewards = tuple(TurnRewards.of({"r": [1.0]}) for _ in ends)
-    data, _ = credited(Iteration((EpisodeGroup(episodes[0].task, episodes),), rewards), module, 0, 2)
+    data, _ = credited(Iteration((EpisodeGroup(episodes[0].task, episodes),), rewards), module, 2)
     after = [7.0 if bootstrap and stop.is_truncated else 0.0 for stop in ends]
     assert data.returns_BA.tolist() == [[1 + value] * 2 for value in after]
 

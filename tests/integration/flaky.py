@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import random
+import signal
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from lit_agents.environment.base import Start, Transition
+from lit_agents.environment.base import Start, TextEnvironment, Transition
 from lit_agents.environment.toy import EchoWorld
 from lit_agents.types import Task
 
@@ -41,3 +47,67 @@ class Mute(EchoWorld):
 
     def expert_action(self) -> None:
         return None
+
+
+KINDS = ("crash", "hang", "garbage", "death", "slow start")
+
+
+class Unreliable(TextEnvironment):
+    """Another world, and in some of its episodes a fault.
+
+    Args:
+        world: what is played.
+        folder: where the attempts at each task are counted, so that the faults of a task's n-th attempt are the same ones.
+        share: of the episodes that have a fault, each kind as often.
+        splits: that have any.
+    """
+
+    def __init__(self, world: TextEnvironment, folder: str, share: float = 0.3, splits: tuple[str, ...] = ("train",)):
+        self._world, self._folder, self._share, self._splits = world, Path(folder).absolute(), share, splits
+        self._fault, self._left = "", 0
+
+    def tasks(self, spec: str, split: str, count: int) -> list[Task]:
+        return self._world.tasks(spec, split, count)
+
+    def reset(self, task: Task) -> Start:
+        stream = random.Random(f"{task.split} {task.id} {self._attempt(task)}")
+        faulty = task.split in self._splits and stream.random() < self._share
+        self._fault, self._left = stream.choice(KINDS) if faulty else "", stream.randint(1, 2)
+        if self._fault == "slow start":
+            time.sleep(60)
+        return self._world.reset(task)
+
+    def step(self, action: str) -> Transition:
+        self._left -= 1
+        if self._left or not self._fault:
+            return self._world.step(action)
+        if self._fault == "crash":
+            raise RuntimeError("the lights went out")
+        if self._fault == "hang":
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            time.sleep(60)
+        if self._fault == "death":
+            os._exit(3)
+        return Transition("", float("nan"))
+
+    def close(self) -> None:
+        self._world.close()
+
+    def expert_action(self) -> str | None:
+        return self._world.expert_action()
+
+    def admissible_actions(self) -> list[str]:
+        return self._world.admissible_actions()
+
+    def fingerprint(self) -> Mapping[str, str]:
+        return self._world.fingerprint()
+
+    def _attempt(self, task: Task) -> int:
+        self._folder.mkdir(exist_ok=True)
+        for number in itertools.count():
+            try:
+                (self._folder / f"{task.split}-{task.id}-{number}").touch(exist_ok=False)  # one process alone makes it
+            except FileExistsError:
+                continue
+            return number
+        raise AssertionError

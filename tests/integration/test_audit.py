@@ -177,6 +177,7 @@ def test_a_stored_episode_is_read_back_as_it_was(sound: Path):
         assert StoredEpisode.of(line).row() == line
 
 
+@pytest.mark.slow
 def test_a_run_of_smollm2_in_real_games_has_no_fault(tmp_path: Path, capsys):
     pytest.importorskip("textworld")
     for split, count in (("train", 2), ("sft", 4), ("validation", 1), ("test", 1)):

@@ -20,6 +20,7 @@ from lit_agents.environment.toy import EchoWorld
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.sampling import Sampling
 from lit_agents.rollout.datamodule import RolloutDataModule
+from lit_agents.rollout.iteration import Iteration
 from lit_agents.rollout.limits import Limits
 from lit_agents.rollout.schedule import Schedule
 from tests.algorithm.trainers import QUIET, trainer
@@ -82,6 +83,27 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit_and_another_seed_another(f
     assert first[1] != other[1] and first[0] != other[0]
     assert all({"loss", "policy_loss", "clip_fraction", "entropy", "logprob_gap"} <= set(row) for row in first[0])
     assert all(math.isfinite(v) for row in first[0] for v in row.values())
+
+
+class Lazy(RolloutDataModule):
+    """Plays once and trains on that for ever, as with a loader that is not made anew."""
+
+    def _collect(self) -> Iteration:
+        return self.latest or super()._collect()
+
+
+def test_rollouts_of_an_earlier_iteration_are_refused_by_the_trainer(folder: Path):
+    module = GRPO(CausalLMPolicy(str(folder)), partial(torch.optim.SGD, lr=0.01))
+    data = Lazy(
+        EchoWorld(), "r2-w4", reward=two_ranks.Checksum(), train_tasks=12, schedule=Schedule(tasks=2, group_size=4),
+        limits=Limits(turns=3, context=160, concurrent=6), sampling=Sampling(max_tokens=6),
+    )  # fmt: skip
+    try:
+        with pytest.raises(RuntimeError, match="stale batch: sampled at policy version 0, trained at 1"):
+            trainer(max_epochs=2, limit_val_batches=0, accumulate_grad_batches=2).fit(module, datamodule=data)
+        assert module.global_step == 1
+    finally:
+        data.close()
 
 
 @pytest.fixture(scope="module")
