@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import torch
 from jsonargparse import set_parsing_settings
+from jsonargparse.typing import NonNegativeInt
 from lightning import Trainer
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -112,6 +113,8 @@ class AgentCLI(LightningCLI):
         parser.add_argument("--name", type=str, default="run", help="what run folders are called: runs/<name>-<number>")
         parser.add_argument("--sft", type=SupervisedStage | None, default=None, help="supervised stage before RL")
         parser.add_argument("--ckpt_path", type=str | None, default=None, help=self.checkpoint_help)
+        kept = "keep the weights after every n-th iteration for lit_agents.audit to compute with; 0 for none"
+        parser.add_argument("--keep_weights", type=NonNegativeInt, default=0, help=kept)
         parser.link_arguments("seed_everything", "data.seed")
         parser.set_defaults(
             {

@@ -1,7 +1,8 @@
-"""Measure: ``python -m lit_agents.evaluate --config C [--ckpt_path P] [--data.tasks SPEC] [--output FILE.json]``.
+"""Measure: ``python -m lit_agents.evaluate --config C [--ckpt_path P] [--samples K] [--against Q] [--output FILE.json]``.
 
-Plays the test tasks once each and prints the policy's row between its floor, random admissible actions, and its ceiling,
-the environment's expert. Without a checkpoint the policy is the untouched model.
+Plays the test tasks and prints the policy's row between its floor, random admissible actions, and its ceiling, the
+environment's expert. Without a checkpoint the policy is the untouched model. ``--against`` compares it task by task with
+another checkpoint, or with the numbers of an earlier evaluation if they were measured under the same conditions.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_other
@@ -20,8 +23,9 @@ from lit_agents.algorithm.sft import SFT
 from lit_agents.callbacks.progress import Bar
 from lit_agents.cli import AgentCLI, quiet, run_command
 from lit_agents.errors import BadInput
+from lit_agents.evaluation.paired import compare
 from lit_agents.evaluation.report import print_table
-from lit_agents.evaluation.result import Conditions, Result
+from lit_agents.evaluation.result import Conditions, Result, differences
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.players import ExpertPlayer, Player, PolicyPlayer, RandomPlayer
 from lit_agents.run_folder import write_whole
@@ -38,18 +42,23 @@ class EvaluateCLI(AgentCLI):
         """See `AgentCLI`."""
         super().add_arguments_to_parser(parser)
         parser.add_argument("--output", type=str | None, default=None, help="a .json file for the numbers")
+        parser.add_argument("--samples", type=PositiveInt, default=1, help="episodes of each task: avg@k and pass@k")
+        against = "a .ckpt, or the --output of an earlier evaluation, to compare with task by task"
+        parser.add_argument("--against", type=str | None, default=None, help=against)
+        allow = "compare with what was measured under other conditions too"
+        parser.add_argument("--allow_different", type=bool, default=False, help=allow)
 
 
 def measure(
-    data: RolloutDataModule, module: AgentModule, player: Player, split: str = "test"
+    data: RolloutDataModule, module: AgentModule, player: Player, samples: int = 1
 ) -> tuple[Result, list[Episode], list[TurnRewards]]:
-    """Play every task of a split once, with the evaluation's sampling and random numbers that depend on the seed alone.
+    """Play every test task, with the evaluation's sampling and random numbers that depend on the seed alone.
 
     Every process of a run plays them all, with the same result.
     """
-    tasks = data.split(split)
+    tasks = data.split("test")
     data.engine.refresh()
-    episodes = data.open(module.policy).evaluate(tasks, player, data.evaluation, data.seed, data.on_progress)
+    episodes = data.open(module.policy).evaluate(tasks, player, data.evaluation, data.seed, data.on_progress, samples)
     rewards = [data.reward(e) for e in episodes if not e.stop.is_failure]
     conditions = Conditions.of(data.environment, data.tasks, tasks, data.limits, data.evaluation, data.seed)
     return Result.of(episodes, rewards, conditions), episodes, rewards
@@ -60,58 +69,138 @@ def policy_player(data: RolloutDataModule, module: AgentModule, steps: int) -> P
     return PolicyPlayer(data.engine, module.policy.chat, data.evaluation, version=steps)
 
 
-def checkpoint_of(cli: AgentCLI) -> dict[str, Any] | None:
-    """The content of the checkpoint that was named, of either stage of such a run; read before any model is loaded.
+def checkpoint_of(cli: AgentCLI, flag: str) -> dict[str, Any] | None:
+    """The content of the checkpoint a flag names, of either stage of such a run; read before any model is loaded.
 
     Raises:
         BadInput: there is none, it cannot be read, or it was written by another algorithm or for another model.
     """
-    named = cli.value("ckpt_path")
+    named = cli.value(flag)
     if named is None:
         return None
     path = Path(named)
     if not path.is_file():
-        raise BadInput(f"--ckpt_path {named}", "there is no such file.", "Name a .ckpt file of a run folder.")
-    content = read_checkpoint(path)
+        raise BadInput(f"--{flag} {named}", "there is no such file.", "Name a .ckpt file of a run folder.")
+    content = read_checkpoint(path, f"--{flag}")
     written = content.get("lit_agents", {}).get("identity", {}).get("algorithm")
     of_stage = SFT(cli.model.policy) if cli.value("sft") and written == SFT.__qualname__ else cli.model
     identity = of_stage.identity()
     del identity["kl"]  # how it was trained, not what it is
+    if flag == "against":
+        del identity["algorithm"]  # the comparison may be of two algorithms
     refuse_other(content, identity)
     return content
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one call of the command measures."""
+
+    cli: EvaluateCLI
+    checkpoint: dict[str, Any] | None
+    other: dict[str, Any] | None
+    """The checkpoint to compare with."""
+    earlier: Result | None
+    """The numbers to compare with."""
+
+    @staticmethod
+    def of(cli: EvaluateCLI) -> Evaluation:
+        """Read what was named, and refuse what cannot be measured.
+
+        Raises:
+            BadInput: by the name of the flag.
+        """
+        output, against = cli.value("output"), cli.value("against")
+        if output and not Path(output).parent.is_dir():
+            raise BadInput(f"--output {output}", "its folder does not exist.", "Make it first, or name another file.")
+        if cli.value("samples") > 1 and cli.datamodule.evaluation.temperature == 0:
+            reason = "with data.evaluation.temperature=0 all episodes of a task are the same one."
+            raise BadInput(f"--samples {cli.value('samples')}", reason, "Leave it out, or raise the temperature.")
+        if cli.value("allow_different") and not (against or "").endswith(".json"):
+            reason = "there are no earlier numbers whose conditions could differ."
+            raise BadInput("--allow_different", reason, "Leave it out, or name a .json file with --against.")
+        if against and against.endswith(".json"):
+            return Evaluation(cli, checkpoint_of(cli, "ckpt_path"), None, earlier_result(Path(against)))
+        return Evaluation(cli, checkpoint_of(cli, "ckpt_path"), checkpoint_of(cli, "against"), None)
+
+    def measured(self) -> dict[str, Result]:
+        """Every row of the table."""
+        data, module, samples = self.cli.datamodule, self.cli.model, self.cli.value("samples")
+        chat = module.policy.chat
+        module.configure_model()
+        steps = module.restore(self.checkpoint) if self.checkpoint else 0
+        module.policy.to(self.cli.machine()[0])
+        data.open(module.policy)
+        results = {
+            "random": measure(data, module, RandomPlayer(chat), samples)[0],
+            "policy": measure(data, module, policy_player(data, module, steps), samples)[0],
+            "expert": measure(data, module, ExpertPlayer(chat))[0],
+        }
+        if self.other:
+            player = policy_player(data, module, module.restore(self.other))
+            results["against"] = measure(data, module, player, samples)[0]
+        if self.earlier:
+            results["against"] = self.earlier
+        return {name: result for name, result in results.items() if result.n or name == "policy"}
+
+    def conditions(self) -> Conditions:
+        """Of what is measured now."""
+        data = self.cli.datamodule
+        tasks = data.split("test")
+        return Conditions.of(data.environment, data.tasks, tasks, data.limits, data.evaluation, data.seed)
+
+    def comparable(self, mine: Conditions) -> list[str]:
+        """In what the earlier numbers differ.
+
+        Raises:
+            BadInput: in anything, and that was not allowed.
+        """
+        found = differences(asdict(self.earlier.conditions), asdict(mine)) if self.earlier else []
+        if found and not self.cli.value("allow_different"):
+            way_out = "Measure both in the same way, or give --allow_different true."
+            raise BadInput(f"--against {self.cli.value('against')}", f"its {'; its '.join(found)} here.", way_out)
+        return found
+
+
+def earlier_result(path: Path) -> Result:
+    """The policy's numbers in a file that ``--output`` wrote.
+
+    Raises:
+        BadInput: there is no such file, or it was not written by this command.
+    """
+    try:
+        return Result.from_json(json.loads(path.read_text(encoding="utf-8"))["success"]["policy"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"it cannot be read as the numbers of an evaluation ({type(error).__name__}: {error})."
+        raise BadInput(f"--against {path}", reason, "Name a file that `evaluate --output` has written.") from error
 
 
 @quiet()
 def evaluate(args: Sequence[str] | None = None) -> dict[str, Result]:
     """The command as a function."""
-    cli = EvaluateCLI(args)
-    data, module, output, bar = cli.datamodule, cli.model, cli.value("output"), Bar()
-    device, _ = cli.machine()
-    if output and not Path(output).parent.is_dir():
-        raise BadInput(f"--output {output}", "its folder does not exist.", "Make it first, or name another file.")
-    checkpoint = checkpoint_of(cli)
+    cli, bar = EvaluateCLI(args), Bar()
+    cli.machine()
+    wanted, data = Evaluation.of(cli), cli.datamodule
     try:
-        data.preflight(module.policy.chat, test=None)
-        module.configure_model()
-        steps = module.restore(checkpoint) if checkpoint else 0
-        module.policy.to(device)
-        data.open(module.policy)
+        data.preflight(cli.model.policy.chat, test=None)
+        wanted.comparable(wanted.conditions())
         data.on_progress = bar.show
-        chat = module.policy.chat
-        players = {
-            "random": RandomPlayer(chat),
-            "policy": policy_player(data, module, steps),
-            "expert": ExpertPlayer(chat),
-        }
-        results = {name: measure(data, module, player)[0] for name, player in players.items()}
-        results = {name: result for name, result in results.items() if result.n or name == "policy"}
+        results = wanted.measured()
     finally:
         bar.hide()
         data.close()
     what = cli.value("ckpt_path") or "untouched model"
-    print_table(f"{results['policy'].conditions.sentence}\npolicy: {what}", results)
-    if output:
-        content = {"policy": what, "success": {name: result.as_json() for name, result in results.items()}}
+    title = f"{results['policy'].conditions.sentence}\npolicy: {what}"
+    print_table(title + (f"\nagainst: {cli.value('against')}" if "against" in results else ""), results)
+    content = {"policy": what, "success": {name: result.as_json() for name, result in results.items()}}
+    if "against" in results:
+        found = compare(results["policy"].by_task, results["against"].by_task)
+        different = wanted.comparable(results["policy"].conditions)
+        print(f"policy - against, paired by task: {found.sentence}")
+        for difference in different:
+            print(f"measured under other conditions: against's {difference}")
+        content |= {"against": cli.value("against"), "paired": asdict(found), "different": different}
+    if output := cli.value("output"):
         write_whole(Path(output), json.dumps(content, indent=2) + "\n")
     return results
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -58,13 +57,11 @@ class FitCLI(AgentCLI):
 
     command = "fit"
     checkpoint_help = "go on from a last.ckpt of a run folder; `last`: from the newest of --run, or of the newest run"
-    keep_help = "keep the weights after every n-th iteration, for lit_agents.audit to compute log-probabilities with"
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """See `AgentCLI`."""
         super().add_arguments_to_parser(parser)
         parser.add_argument("--run", type=str | None, default=None, help="run folder instead of runs/<name>-<number>")
-        parser.add_argument("--keep_weights", type=NonNegativeInt, default=0, help=f"{self.keep_help}; 0 for none")
 
 
 @dataclass

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from lit_agents.errors import BadInput
 from lit_agents.evaluation.metrics import mean_interval, wilson
+from lit_agents.evaluation.result import differences
 
 TEST = "test/"
 
@@ -65,10 +66,8 @@ def refuse_different(runs: Sequence[Scores]) -> None:
     """
     first = runs[0]
     for other in runs[1:]:
-        for name, value in first.conditions.items():
-            if name != "seed" and other.conditions.get(name) != value:
-                reason = f"its {name} is {other.conditions.get(name)}, that of {first.run} is {value}."
-                raise BadInput(other.run, reason, "Report them apart.")
+        if found := differences(other.conditions, first.conditions):
+            raise BadInput(other.run, f"its {'; its '.join(found)} as in {first.run}.", "Report them apart.")
         if other.won.keys() != first.won.keys():
             reason = f"it has the stages {', '.join(other.won)}; {first.run} has {', '.join(first.won)}."
             raise BadInput(other.run, reason, "Let all runs end, or report them apart.")

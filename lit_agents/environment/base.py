@@ -77,5 +77,9 @@ class TextEnvironment(ABC):
         return []
 
     def fingerprint(self) -> Mapping[str, str]:
-        """What two results must share to be comparable, besides their tasks: package versions, what is shown or hidden."""
+        """What two results must share to be comparable, besides their tasks.
+
+        ``commands``: the grammar of what may be said; ``admissible``: whether the possible commands are ``shown`` or
+        ``hidden``; the versions of the packages behind the world; whatever else changes what is seen or allowed.
+        """
         return {}

@@ -118,6 +118,7 @@ def check_env(environment: TextEnvironment, task: Task) -> list[str]:
             faults += _repetition_faults(first, twin, task, expert, junk)
     finally:
         faults += _close_faults(first) + _close_faults(twin) + _close_faults(pickle.loads(blank))
+    faults += _fingerprint_faults(pickle.loads(blank))
     return list(dict.fromkeys(faults + _task_faults(pickle.loads(blank), task)))
 
 
@@ -202,6 +203,14 @@ def _close_faults(environment: TextEnvironment) -> list[str]:
     except Exception as error:
         return [f"close raised {type(error).__name__}: {error}; it may be called twice, and before reset"]
     return []
+
+
+def _fingerprint_faults(environment: TextEnvironment) -> list[str]:
+    found = environment.fingerprint()
+    faults = [f"the fingerprint does not say {name}" for name in ("commands", "admissible") if name not in found]
+    if "admissible" in found and found["admissible"] not in ("shown", "hidden"):
+        faults.append(f"the fingerprint's admissible is {found['admissible']!r}, not 'shown' or 'hidden'")
+    return faults
 
 
 def _task_faults(environment: TextEnvironment, task: Task) -> list[str]:

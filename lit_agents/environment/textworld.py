@@ -38,6 +38,8 @@ SEEDS = {
 OBSERVATION_FORMAT = "1"
 """To be raised with any change of what the agent is shown."""
 
+GRAMMAR = "last line that is not empty, letters digits ' - only, no meta commands; 1"
+"""What reaches the interpreter; its number is to be raised with any change of `ALPHABET`, `META` or `LONGEST_COMMAND`."""
 LONGEST_COMMAND = 150  # bytes; the interpreter cuts at 198
 ALPHABET = re.compile(r"[A-Za-z0-9 '-]+")  # no punctuation: the parser takes "." and "," for the end of a command
 META = re.compile(
@@ -113,8 +115,9 @@ class TextWorld(TextEnvironment):
         return list(self._playing().shadow().admissible_commands)
 
     def fingerprint(self) -> Mapping[str, str]:
-        """The interpreter's version and the layout of observations."""
-        return {"textworld": str(_textworld().__version__), "observation": OBSERVATION_FORMAT}
+        """The interpreter's version, the layout of observations, and what of an action is played."""
+        version = str(_textworld().__version__)
+        return {"textworld": version, "observation": OBSERVATION_FORMAT, "commands": GRAMMAR, "admissible": "hidden"}
 
     def _playing(self) -> _Game:
         if self._game is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,6 +35,10 @@ class _ToyWorld(TextEnvironment):
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """The whole action is the command."""
+        return {"commands": "one word", "admissible": "hidden"}
 
     def _sizes(self, spec: str) -> list[int]:
         match = self.SPEC.fullmatch(spec)

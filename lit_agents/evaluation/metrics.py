@@ -17,12 +17,12 @@ _REASONS = tuple(StopReason)
 _SUMS = ("won", "return", "turns", "played", "invalid", "unfinished", "action_tokens")
 
 
-def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(successes: float, n: float, z: float = 1.96) -> tuple[float, float]:
     """Wilson's score interval of a rate.
 
     Args:
         successes: at most ``n``.
-        n: number of trials; without any, the interval is all of (0, 1).
+        n: number of trials, or of what trials that depend on each other are worth; without any, the interval is (0, 1).
         z: standard normal quantile; 1.96 for 95 %.
 
     Returns:
@@ -39,8 +39,8 @@ def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
     centre = rate + spread / 2
     half = z * math.sqrt(rate * (1 - rate) / n + spread / (4 * n))
     # the ends at 0 and n are exact; in floating point they would miss by one bit
-    low = 0.0 if successes == 0 else (centre - half) / (1 + spread)
-    high = 1.0 if successes == n else (centre + half) / (1 + spread)
+    low = 0.0 if successes == 0 else max(0.0, (centre - half) / (1 + spread))
+    high = 1.0 if successes == n else min(1.0, (centre + half) / (1 + spread))
     return low, high
 
 

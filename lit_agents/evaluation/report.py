@@ -25,6 +25,11 @@ def print_table(title: str, results: Mapping[str, Result]) -> None:
         f"\n{title}", highlight=False, markup=False, soft_wrap=True
     )  # a title of the table would be as narrow
     console.print(table)
+    for name, result in results.items():
+        if result.samples > 1:
+            rates = [f"@{k} {rate:.3f} ({low:.3f} - {high:.3f})" for k, (rate, low, high) in result.pass_at().items()]
+            tasks = f"{name}, {len(result.by_task)} tasks: pass{', '.join(rates)}"
+            console.print(tasks, highlight=False, markup=False, soft_wrap=True)
     if failures := {name: result.failures for name, result in results.items() if result.failures}:
         counts = ", ".join(f"{name} {count}" for name, count in failures.items())
         console.print(f"episodes the environment broke, not in n: {counts}", highlight=False, soft_wrap=True)

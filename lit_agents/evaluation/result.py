@@ -9,6 +9,7 @@ from typing import Any
 
 from lit_agents.environment.base import TextEnvironment
 from lit_agents.evaluation.metrics import EpisodeMetrics
+from lit_agents.evaluation.samples import pass_at, rate_interval, tally
 from lit_agents.policy.sampling import Sampling
 from lit_agents.rollout.limits import Limits
 from lit_agents.types import Episode, Task, TurnRewards
@@ -24,8 +25,9 @@ class Conditions:
     context_limit: int
     sampling: Mapping[str, Any]
     seed: int
-    environment: str
-    """Fingerprint: package versions, what is shown, and the hashes of the task files."""
+    environment: Mapping[str, str]
+    """Fingerprint: the class, what it says of itself (versions, grammar of commands, whether admissible ones are shown), and
+    the hash over the ids and files of the tasks."""
 
     @property
     def sentence(self) -> str:
@@ -41,9 +43,25 @@ class Conditions:
         environment: TextEnvironment, spec: str, tasks: Sequence[Task], limits: Limits, sampling: Sampling, seed: int
     ) -> Conditions:
         """The conditions of an evaluation on these tasks."""
-        parts = sorted(environment.fingerprint().items()) + [(t.id, t.sha256) for t in tasks]
-        digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-        return Conditions(spec, tasks[0].split, limits.turns, limits.context, asdict(sampling), seed, digest)
+        kind = type(environment)
+        files = "\n".join(f"{task.family} {task.id} {task.sha256}" for task in tasks)
+        found = {"class": f"{kind.__module__}.{kind.__qualname__}", **environment.fingerprint()}
+        found |= {"tasks": str(len(tasks)), "task_files": hashlib.sha256(files.encode()).hexdigest()[:16]}
+        return Conditions(spec, tasks[0].split, limits.turns, limits.context, asdict(sampling), seed, found)
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """In what two stored `Conditions` differ, apart from the seed; one sentence each."""
+    flat = [_flat(conditions) for conditions in (first, second)]
+    names = sorted(name for name in flat[0] | flat[1] if flat[0].get(name) != flat[1].get(name))
+    return [f"{name} is {flat[0].get(name)}, not {flat[1].get(name)}" for name in names if name != "seed"]
+
+
+def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        flat |= _flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}": value}
+    return flat
 
 
 @dataclass(frozen=True)
@@ -51,10 +69,12 @@ class Result:
     """One row of a table."""
 
     rate: float
+    """Of all episodes; avg@k where each task was played k times."""
     n: int
+    """Episodes."""
     low: float
     high: float
-    """Wilson, 95 %."""
+    """Wilson, 95 %; see `rate_interval` for several episodes per task."""
     turns: float
     """Mean per episode."""
     failures: int
@@ -62,17 +82,30 @@ class Result:
     conditions: Conditions
     numbers: Mapping[str, float] = field(default_factory=dict)
     """Everything else `EpisodeMetrics` knows."""
+    by_task: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Episodes won and played of each task."""
 
     @staticmethod
     def of(episodes: Sequence[Episode], rewards: Sequence[TurnRewards], conditions: Conditions) -> Result:
         """Measure."""
         metrics = EpisodeMetrics()
         metrics.update(episodes, rewards)
-        numbers = metrics.compute()
+        numbers, counts = metrics.compute(), tally(episodes)
+        low, high = rate_interval(counts)
         return Result(
-            numbers["success"], int(numbers["n"]), numbers["success_low"], numbers["success_high"], numbers["turns"],
-            int(numbers["failures"]), conditions, {k: v for k, v in numbers.items() if v == v},
+            numbers["success"], int(numbers["n"]), low, high, numbers["turns"], int(numbers["failures"]), conditions,
+            {k: v for k, v in numbers.items() if v == v}, counts,
         )  # fmt: skip
+
+    @property
+    def samples(self) -> int:
+        """Episodes of the task that has most."""
+        return max((n for _, n in self.by_task.values()), default=0)
+
+    def pass_at(self) -> dict[int, tuple[float, float, float]]:
+        """pass@k with its interval, for k = 1, 2, 4 ... up to the number of samples."""
+        ks = [2**i for i in range(self.samples.bit_length()) if 2**i <= self.samples]
+        return {k: pass_at(self.by_task, k) for k in dict.fromkeys([*ks, self.samples]) if k}
 
     def as_json(self) -> dict[str, Any]:
         """For ``summary.json``."""
@@ -80,8 +113,13 @@ class Result:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Result:
-        """The inverse."""
-        return Result(**{**content, "conditions": Conditions(**content["conditions"])})
+        """The inverse.
+
+        Raises:
+            KeyError, TypeError: it is none.
+        """
+        by_task = {task: (int(won), int(n)) for task, (won, n) in content["by_task"].items()}
+        return Result(**{**content, "conditions": Conditions(**content["conditions"]), "by_task": by_task})
 
     def row(self) -> list[str]:
         """For a table a person reads: success, n, interval, turns."""

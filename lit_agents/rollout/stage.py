@@ -57,10 +57,13 @@ class Stage:
         return collector.collect(jobs, player)
 
     def evaluate(
-        self, tasks: Sequence[Task], player: Player, sampling: Sampling, seed: int, progress: Progress
+        self, tasks: Sequence[Task], player: Player, sampling: Sampling, seed: int, progress: Progress, samples: int = 1
     ) -> list[Episode]:
-        """One episode of each task; the same random numbers whatever was played before."""
-        jobs = [Job(task, 0, ("evaluation", seed, task.family, task.split, task.id)) for task in tasks]
+        """Some episodes of each task; the same random numbers whatever was played before, and the first ones always first."""
+        jobs = []
+        for task in tasks:
+            key = ("evaluation", seed, task.family, task.split, task.id)
+            jobs += [Job(task, member, (*key, member) if member else key) for member in range(samples)]
         return self.play(jobs, player, sampling.max_tokens, progress)
 
     def close(self) -> None:

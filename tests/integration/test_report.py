@@ -65,7 +65,7 @@ def test_the_tables_show_levels_and_gains(two, capsys):
 def test_what_was_measured_in_another_way_is_not_put_together(two, capsys):
     written("other", {"sft": {"a": True}, "rl": {"a": True}}, environment="f")
     assert main([*two, "other"]) == 2
-    assert "error: other: its environment is f, that of one is e. Report them apart." in capsys.readouterr().err
+    assert "error: other: its environment is f, not e as in one. Report them apart." in capsys.readouterr().err
     written("half", {"sft": {"a": True}})
     assert main([*two, "half"]) == 2 and "it has the stages sft" in capsys.readouterr().err
     assert main(["nowhere"]) == 2 and "cannot be read as a run folder" in capsys.readouterr().err

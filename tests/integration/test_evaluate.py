@@ -1,0 +1,109 @@
+"""What a reported rate comes with, and what is not compared with what."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from lit_agents.evaluate import evaluate, main
+from lit_agents.evaluation.metrics import wilson
+from lit_agents.evaluation.result import Result
+from lit_agents.fit import fit
+from tests.integration.conftest import ONE_ITERATION
+
+
+@pytest.fixture
+def trained(toy: str) -> tuple[str, ...]:
+    """A short run that has learnt something, and how to evaluate in its world."""
+    fit(["--config", toy, "--run", "run", "--sft.epochs", "14", *ONE_ITERATION])
+    return "--config", toy, "--data.test_tasks", "16"
+
+
+RL, SFT = "run/checkpoints/rl/best.ckpt", "run/checkpoints/sft/last.ckpt"
+
+
+def test_every_rate_carries_its_n_interval_and_conditions(trained, capsys):
+    assert main([*trained, "--ckpt_path", RL, "--output", "rl.json"]) == 0
+    for content in json.loads(Path("rl.json").read_text())["success"].values():
+        result = Result.from_json(content)
+        assert result.n == 16 and (result.low, result.high) == pytest.approx(wilson(round(result.rate * 16), 16))
+        assert sum(n for _, n in result.by_task.values()) == 16
+        assert sum(c for c, _ in result.by_task.values()) == round(result.rate * 16)
+        conditions = result.conditions
+        assert (conditions.split, conditions.turn_limit, conditions.context_limit) == ("test", 2, 160)
+        assert conditions.sampling == {"temperature": 1.0, "max_tokens": 6, "top_p": 1.0, "top_k": 0}
+        environment = dict(conditions.environment)
+        assert environment.pop("task_files") and environment == {
+            "class": "lit_agents.environment.toy.EchoWorld", "commands": "one word", "admissible": "hidden", "tasks": "16",
+        }  # fmt: skip
+
+
+def test_several_samples_give_avg_at_k_and_pass_at_k(trained, capsys):
+    one = evaluate([*trained, "--ckpt_path", RL])["policy"]
+    four = evaluate([*trained, "--ckpt_path", RL, "--samples", "4"])["policy"]
+    assert four.n == 64 and four.samples == 4 and len(four.by_task) == 16
+    for task, (won, _) in one.by_task.items():  # the first sample is the one that is always played
+        assert four.by_task[task][0] >= won
+    rates = four.pass_at()
+    assert list(rates) == [1, 2, 4] and rates[1][0] == pytest.approx(four.rate)
+    by_hand = [1 - math.comb(4 - c, 2) / 6 for c, _ in four.by_task.values()]
+    assert rates[2][0] == pytest.approx(sum(by_hand) / 16)
+    assert rates[4][0] == pytest.approx(sum(c > 0 for c, _ in four.by_task.values()) / 16)
+    assert f"policy, 16 tasks: pass@1 {four.rate:.3f}" in capsys.readouterr().out
+    assert 0 < four.rate < 1
+
+
+def test_two_checkpoints_are_compared_on_the_same_tasks(trained, capsys):
+    results = evaluate([*trained, "--ckpt_path", RL, "--against", SFT, "--samples", "2", "--output", "both.json"])
+    alone = evaluate([*trained, "--ckpt_path", SFT, "--samples", "2"])["policy"]
+    assert results["against"] == alone
+    content = json.loads(Path("both.json").read_text())
+    gains = [results["policy"].by_task[t][0] / 2 - won / 2 for t, (won, _) in alone.by_task.items()]
+    assert content["paired"]["difference"] == pytest.approx(sum(gains) / 16)
+    assert content["paired"]["better"] == sum(g > 0 for g in gains) and content["different"] == []
+    assert "policy - against, paired by task: " in capsys.readouterr().out
+
+
+def test_numbers_of_other_conditions_are_compared_only_if_that_is_asked_for(trained, capsys):
+    assert main([*trained, "--ckpt_path", SFT, "--output", "sft.json"]) == 0
+    same = [*trained, "--ckpt_path", RL, "--against", "sft.json"]
+    assert main(same) == 0
+    for change, name in (
+        (["--data.limits.turns", "3"], "turn_limit is 2, not 3"),
+        (["--data.evaluation.temperature", "0.5"], "sampling.temperature is 1.0, not 0.5"),
+        (["--data.test_tasks", "8"], "environment.task_files is "),
+        (["--data.tasks", "r2-w3"], "tasks is r2-w2, not r2-w3"),
+        (
+            ["--data.environment", "tests.integration.flaky.Mute"],
+            "environment.class is lit_agents.environment.toy.EchoWorld",
+        ),
+    ):
+        capsys.readouterr()
+        assert main([*same, *change]) == 2
+        error = capsys.readouterr().err
+        assert (
+            error.startswith("error: --against sft.json: its ") and name in error and "--allow_different true" in error
+        )
+    assert main([*same, "--data.test_tasks", "8", "--allow_different", "true"]) == 0
+    out = capsys.readouterr().out
+    assert "of 8 tasks" in out and "measured under other conditions: against's environment.task_files is" in out
+    assert main([*same, "--seed_everything", "7"]) == 0  # another seed is another draw of the same thing
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (["--samples", "2", "--data.evaluation.temperature", "0"], "--samples 2: with data.evaluation.temperature=0"),
+        (["--samples", "0"], "samples"),
+        (["--against", "nowhere.json"], "--against nowhere.json: it cannot be read"),
+        (["--against", "toy.yaml"], "--against toy.yaml: cannot be read as plain tensors"),
+        (["--against", "nowhere.ckpt"], "--against nowhere.ckpt: there is no such file"),
+        (["--allow_different", "true"], "--allow_different: there are no earlier numbers"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(toy: str, capsys, args: list[str], reason: str):
+    assert main(["--config", toy, *args]) == 2
+    assert reason in capsys.readouterr().err
