@@ -24,6 +24,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, OptimizerCallable
 
 from lit_agents.algorithm.module import AgentModule
+from lit_agents.callbacks.early_warning import Watch
 from lit_agents.errors import BadInput
 from lit_agents.refusal import refusal, wrapped
 from lit_agents.rollout.datamodule import RolloutDataModule
@@ -113,6 +114,9 @@ class AgentCLI(LightningCLI):
         parser.add_argument("--name", type=str, default="run", help="what run folders are called: runs/<name>-<number>")
         parser.add_argument("--sft", type=SupervisedStage | None, default=None, help="supervised stage before RL")
         parser.add_argument("--ckpt_path", type=str | None, default=None, help=self.checkpoint_help)
+        parser.add_argument("--watch", type=Watch, default=Watch(), help="early warnings in RL")
+        preflight = "run the longest possible micro-batch through one training step first, and report its memory"
+        parser.add_argument("--preflight", type=bool, default=False, help=preflight)
         kept = "keep the weights after every n-th iteration for lit_agents.audit to compute with; 0 for none"
         parser.add_argument("--keep_weights", type=NonNegativeInt, default=0, help=kept)
         parser.link_arguments("seed_everything", "data.seed")

@@ -24,6 +24,8 @@ import lit_agents
 from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_other
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.sft import SFT
+from lit_agents.callbacks.early_warning import EarlyWarning
+from lit_agents.callbacks.memory import MemoryPreflight
 from lit_agents.callbacks.progress import Bar, TerminalProgress
 from lit_agents.callbacks.recorder import EpisodeRecorder, mark_in
 from lit_agents.callbacks.trained import TrainedTokens
@@ -81,6 +83,10 @@ class Run:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     bar: Bar = field(default_factory=Bar)
 
+    def __post_init__(self) -> None:
+        """Every run is watched."""
+        self.warning = EarlyWarning(self.cli.value("watch"))
+
     def go(self) -> dict[str, Result]:
         """All stages; those that are inside the checkpoint are skipped."""
         data, module, sft = self.cli.datamodule, self.cli.model, self.cli.value("sft")
@@ -118,7 +124,9 @@ class Run:
         recorder = EpisodeRecorder(data, self.folder, name)
         watchers: list[Any] = [TrainedTokens(self.folder, name), recorder]
         watchers.append(TerminalProgress(data, recorder, self.bar, name))
+        watchers += [MemoryPreflight()] if self.cli.value("preflight") else []
         if changes.get("limit_val_batches") != 0:
+            watchers.append(self.warning)
             watchers.append(best)  # before the one that writes down which is best
             watchers += KeptWeights.every(self.cli.value("keep_weights"), where)
         watchers.append(last)
@@ -160,6 +168,7 @@ class Run:
             "seed": self.cli.datamodule.seed,
             "versions": {"lit_agents": lit_agents.__version__} | {package: version(package) for package in VERSIONS},
             "success": {name: result.as_json() for name, result in self.results.items()},
+            "warnings": self.warning.said,
             "written": {name: asdict(mark) for name, mark in self.marks.items()},
         }
 

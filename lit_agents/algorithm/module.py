@@ -95,7 +95,7 @@ class AgentModule(LightningModule):
         self.reference: Weights | None = None
         self.numbers: dict[str, float] = {}
         self._sums: dict[str, float] = {}
-        self._expected_version = 0
+        self._expected_version, self._learning_rate = 0, 0.0
         self.strict_loading = False  # a checkpoint holds what is trained, not the frozen weights
 
     # what an algorithm says
@@ -224,6 +224,10 @@ class AgentModule(LightningModule):
         for name, number in numbers.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(number.detach())
 
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Note the learning rate; by the end of the iteration the scheduler has moved it on."""
+        self._learning_rate = optimizer.param_groups[0]["lr"]
+
     def on_train_epoch_end(self) -> None:
         """Log the means over the iteration's optimizer steps; what is measured on tokens, over those that were trained.
 
@@ -235,7 +239,7 @@ class AgentModule(LightningModule):
         steps = max(1, self.global_step - self._expected_version)
         per_token = {name: self._sums.pop(name) / weight for name in PER_TOKEN if name in self._sums}
         means = {name: total / steps for name, total in self._sums.items()}
-        self.numbers = means | per_token | {"computed_tokens": computed}
+        self.numbers = means | per_token | {"computed_tokens": computed, "learning_rate": self._learning_rate}
         # not reduced over ranks here: a rank without signal has fewer numbers, and the others would wait for it
         self.log_dict({f"train/{name}": value for name, value in self.numbers.items()})
 

@@ -77,6 +77,7 @@ class EpisodeRecorder(Checkpoint):
             episodes = [*found.played, *found.failures]
             row |= self._recorded("rollout", trainer.current_epoch, episodes, found.played_rewards)
         groups = {"groups_without_signal": found.groups_without_signal, "groups_dropped": found.groups_dropped}
+        groups["groups_played"] = found.groups_played
         row |= {f"rollout/{name}": float(sum(from_all_ranks([count]))) for name, count in groups.items()}
         row |= self._averaged({f"rollout/{name}": value for name, value in self._data.numbers.items()})
         seconds = time.perf_counter() - self._begun

@@ -38,6 +38,8 @@ class Iteration:
     unused: tuple[Episode, ...] = ()
     """Sound episodes nobody trains on: of groups too small or without signal. Played, so measured, kept and charged."""
     unused_rewards: tuple[TurnRewards, ...] = ()
+    groups_played: int = 0
+    """All groups, those of which nobody survived and resampled ones counted too."""
     groups_dropped: int = 0
     """Groups with too few survivors."""
     groups_without_signal: int = 0
@@ -117,7 +119,8 @@ class Recruiter:
         for round_ in range(self.schedule.resample_rounds + 1):
             tasks = self.sampler.take(iteration, round_)[self.rank :: self.ranks][: share - len(found.groups)]
             attempts, failures = self._attempt(tasks, (seed, iteration, round_))
-            found = replace(found, failures=found.failures + failures)
+            played = found.groups_played + len(tasks)
+            found = replace(found, failures=found.failures + failures, groups_played=played)
             for group in self._groups(tasks, attempts):
                 worth = tuple(map(self.reward, group.episodes))
                 if len(group.episodes) < (2 if self.compares else 1):

@@ -56,6 +56,8 @@ class Engine(ABC):
     """Samples actions for many conversations at once."""
 
     cost: EngineCost
+    most_bytes: int = 0
+    """What conversations take at most in the memory of this process's device, besides the weights."""
 
     @abstractmethod
     def attach(self, policy: CausalLMPolicy, sessions: int, context: int) -> None:

@@ -39,7 +39,9 @@ class TransformersEngine(Engine):
         """Where the weights are."""
         c, like = self._policy.config, torch.empty(0, dtype=self._policy.dtype, device=self._policy.device)
         width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-        return KVCache(c.num_hidden_layers, len(self._cached), c.num_key_value_heads, self._context, width, like)
+        cache = KVCache(c.num_hidden_layers, len(self._cached), c.num_key_value_heads, self._context, width, like)
+        self.most_bytes = cache.keys.nbytes + cache.values.nbytes
+        return cache
 
     def release(self, sessions: Iterable[int]) -> None:
         """See `Engine`."""

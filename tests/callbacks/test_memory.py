@@ -1,0 +1,81 @@
+"""The preflight: the longest micro-batch there can be, its memory, and no trace of it in the run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_agents.callbacks import memory
+from lit_agents.callbacks.memory import peak, per_micro_batch, worst_case
+from lit_agents.fit import fit, main
+from lit_agents.rollout.schedule import Schedule
+from tests.integration.conftest import ONE_ITERATION, one_thread, tiny_weights, toy
+from tests.integration.test_kill import assert_same_run
+
+__all__ = ["one_thread", "tiny_weights", "toy"]
+
+
+@pytest.mark.parametrize(
+    ("turns", "context", "max_tokens", "played"), [(8, 1024, 24, 8), (8, 100, 24, 4), (3, 100, 7, 3)]
+)
+def test_the_worst_case_is_as_long_as_the_context_and_shares_nothing(turns, context, max_tokens, played):
+    batch = worst_case(3, turns, context, max_tokens, 49_152)
+    tree = batch.tree
+    assert len(tree.ids_S) == tree.tokens == 3 * context
+    assert int(tree.mask_BA.sum()) == len(tree.targets_U) == 3 * played * max_tokens
+    assert tree.positions_S.max() == context - 1 and float(batch.weights_BA.sum()) == pytest.approx(1)
+
+
+def test_a_micro_batch_has_its_share_of_the_episodes_rounded_up():
+    assert per_micro_batch(Schedule(tasks=16, group_size=4, minibatches=4, micro_batches=1), 1) == 16
+    assert per_micro_batch(Schedule(tasks=6, group_size=3, minibatches=2, micro_batches=4), 2) == 2
+
+
+@pytest.mark.skipif(not memory.RESET.exists(), reason="resident memory is only reset on Linux")
+def test_a_peak_is_that_of_the_work_and_not_of_what_was_before():
+    cpu = torch.device("cpu")
+    before = peak(cpu, lambda: None)
+    large = peak(cpu, lambda: torch.ones(100_000_000).sum())  # 400 MB
+    assert 380e6 < large - before < 450e6
+    assert peak(cpu, lambda: None) - before < 50e6
+
+
+@pytest.mark.parametrize("algorithm", ["grpo.GRPO", "ppo.PPO"])
+def test_the_run_is_the_same_with_and_without_it(toy: str, capfd, algorithm: str):
+    args = ["--config", toy, "--model", f"lit_agents.algorithm.{algorithm}", "--model.dual_clip", "3", *ONE_ITERATION]
+    fit([*args, "--run", "without"])
+    capfd.readouterr()
+    fit([*args, "--run", "with", "--preflight", "true"])
+    error = capfd.readouterr().err
+    assert error.count("preflight: a training step on 4 episodes of 160 tokens that share nothing takes") == 2
+    for run in ("with", "without"):
+        path = Path(run, "config.yaml")
+        path.write_text(re.sub("preflight: .*", "", path.read_text()))
+    assert_same_run(Path("with"), Path("without"))
+
+
+def gigabytes(text: str) -> float:
+    found = re.search(r"takes ([\d.]+) GB", text)
+    assert found
+    return float(found[1])
+
+
+def test_longer_contexts_and_fewer_micro_batches_need_more(toy: str, capfd):
+    args = ["--config", toy, *ONE_ITERATION, "--sft", "null", "--preflight", "true", "--data.schedule.tasks", "8"]
+    needs = []
+    for context, micro in ((160, 2), (2000, 2), (2000, 1)):
+        capfd.readouterr()
+        fit([*args, "--data.limits.context", str(context), "--data.schedule.micro_batches", str(micro)])
+        needs.append(gigabytes(capfd.readouterr().err))
+    assert needs[0] + 0.05 < needs[1] < needs[2] - 0.05
+
+
+def test_what_does_not_fit_is_refused_before_the_first_iteration(toy: str, capfd, monkeypatch):
+    monkeypatch.setattr(memory, "there_is", lambda _: 1e6)
+    assert main(["--config", toy, "--sft", "null", "--preflight", "true", "--run", "run"]) == 2
+    error = capfd.readouterr().err
+    assert error.startswith("error: data.schedule.micro_batches: a training step on 4 episodes of 160 tokens")
+    assert "Raise data.schedule.micro_batches" in error and not Path("run/metrics.csv").exists()
