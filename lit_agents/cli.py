@@ -25,7 +25,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, Optimiz
 
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.callbacks.early_warning import Watch
-from lit_agents.errors import BadInput
+from lit_agents.errors import BadInput, printable
 from lit_agents.refusal import refusal, wrapped
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.run_folder import written_beside
@@ -233,7 +233,7 @@ def run_command(command: Callable[[], object]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except MisconfigurationException as error:
-        print(f"error: trainer: {' '.join(str(error).split())} Change this setting of the trainer.", file=sys.stderr)
+        print(f"error: trainer: {printable(str(error))} Change this setting of the trainer.", file=sys.stderr)
         return 2
     except OSError as error:
         if not out_of_space(error):

@@ -17,5 +17,11 @@ class BadInput(ValueError):
         self.where, self.reason, self.way_out = where, reason, way_out
 
     def __str__(self) -> str:
-        """One paragraph."""
-        return f"{self.where}: {self.reason} {self.way_out}"
+        """One paragraph, whatever a world, a file or a user put into it: nothing in it can steer a terminal."""
+        return printable(f"{self.where}: {self.reason} {self.way_out}")
+
+
+def printable(text: str) -> str:
+    """Text from outside on one line: white space is single spaces, and what is no character to be seen is escaped."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)

@@ -25,7 +25,8 @@ def start_fault(answer: object) -> str:
         return f"the first observation {fault}"
     if not answer.observation.strip():
         return "the first observation is empty"
-    return "" if _is_number(answer.max_score) else f"max_score is {answer.max_score!r}, not a finite number"
+    good = _is_number(answer.max_score) and answer.max_score > 0
+    return "" if good else f"max_score is {answer.max_score!r}, not a finite number above 0"
 
 
 def transition_fault(answer: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -104,7 +104,8 @@ class CausalLMPolicy(nn.Module):
         """How messages become tokens. Loads the tokenizer alone."""
         from transformers import AutoTokenizer
 
-        return ChatFormat.from_tokenizer(AutoTokenizer.from_pretrained(self.folder), self.system, self.thinking)
+        tokenizer = _read(self.weights, lambda: AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False))
+        return ChatFormat.from_tokenizer(tokenizer, self.system, self.thinking)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -119,12 +120,13 @@ class CausalLMPolicy(nn.Module):
 
         models: Any = AutoModelForCausalLM
         register()
+        how = {"dtype": self.dtype, "attn_implementation": ATTENTION, "trust_remote_code": False}
         if device == "meta":
             with torch.device("meta"):
-                config = AutoConfig.from_pretrained(self.folder)
-                self.model = models.from_config(config, dtype=self.dtype, attn_implementation=ATTENTION)
+                config = _read(self.weights, lambda: AutoConfig.from_pretrained(self.folder, trust_remote_code=False))
+                self.model = models.from_config(config, **how)
         else:
-            self.model = models.from_pretrained(self.folder, dtype=self.dtype, attn_implementation=ATTENTION)
+            self.model = _read(self.weights, lambda: models.from_pretrained(self.folder, use_safetensors=True, **how))
         if self.lora is not None:
             self._adapt(self.lora)
         if self.gradient_checkpointing:
@@ -230,6 +232,26 @@ class CausalLMPolicy(nn.Module):
             hidden_UH[tree.index_BA],
             hidden_SH[tree.last_B],
         )
+
+
+def _read(name: str, load: Callable[[], Any]) -> Any:
+    """What is in a model's folder, without running any code of it.
+
+    Raises:
+        BadInput: it comes with code of its own, or cannot be read.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        return load()
+    except (ValueError, OSError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            reason = "comes with code of its own, which would have to be run to load it."
+            raise BadInput(name, reason, "Choose a model whose architecture transformers itself knows.") from error
+        reason = f"cannot be loaded ({type(error).__name__}: {str(error)[:300]})."
+        raise BadInput(
+            name, reason, "Load it once with transformers and write it again with save_pretrained."
+        ) from error
 
 
 def _entropy(logprobs_UV: Tensor, rows: int = 64) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_agents.algorithm.losses import token_weights
+from lit_agents.errors import BadInput
 from lit_agents.rollout.trie import token_tree
 from lit_agents.types import Episode, TokenBatch, TurnRewards
 
@@ -40,11 +42,15 @@ def columns_of(episodes: Sequence[Episode], rewards: Sequence[TurnRewards]) -> C
 
     Raises:
         ValueError: rewards that do not fit their episode's turns.
+        BadInput: a reward that is no finite number.
     """
     width = max((sum(len(t.action_ids) for t in e.turns) for e in episodes), default=0)
     mask, logprobs, values = (torch.zeros(len(episodes), width) for _ in range(3))
     for b, (episode, reward) in enumerate(zip(episodes, rewards, strict=True)):
         place = 0
+        if not all(map(math.isfinite, reward.values)):
+            reason = f"it gave {reward.values} for task {episode.task.id}, which is no finite number."
+            raise BadInput("data.reward", reason, "Mend the reward, or the scores of the environment.")
         for turn, value in zip(episode.turns, reward.values, strict=True):
             stop = place + len(turn.action_ids)
             mask[b, place:stop] = 1
