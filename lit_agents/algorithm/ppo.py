@@ -23,7 +23,7 @@ class PPO(AgentModule):
         lam: GAE's lambda; 1 is the return minus the value, without bootstrapping.
         critic_lr: learning rate of the value head.
         value_clip: hold the value near its old prediction; None for plain squared error.
-        value_coef: weight of the critic's loss; matters only with ``share_trunk``.
+        value_coef: weight of the critic's loss; without ``share_trunk`` it matters only where gradients are clipped.
         share_trunk: let the critic's gradient into the policy's weights.
         bootstrap_truncated: let a truncated episode go on with the critic's value instead of ending with 0.
     """

@@ -49,6 +49,19 @@ class Mute(EchoWorld):
         return None
 
 
+class Sluggish(EchoWorld):
+    """Thinks for a moment in the first test task."""
+
+    def reset(self, task: Task) -> Start:
+        self._slow = (task.split, task.id) == ("test", "1")
+        return super().reset(task)
+
+    def step(self, action: str) -> Transition:
+        if self._slow:
+            time.sleep(0.05)
+        return super().step(action)
+
+
 KINDS = ("crash", "hang", "garbage", "death", "slow start")
 
 

@@ -33,7 +33,7 @@ from tests.tiny import tiny_model_folder, tiny_tokenizer
 pytestmark = QUIET
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
-QUICK = {"quickstart", "ppo"}
+QUICK = {"quickstart"}
 """The others are left to the slow suite."""
 
 # shrinking
@@ -41,7 +41,7 @@ QUICK = {"quickstart", "ppo"}
 SHRUNK: dict[str, Any] = {
     "data.train_tasks": 8, "data.validation_tasks": 2, "data.test_tasks": 4, "data.schedule.tasks": 4,
     "data.limits.turns": 2, "data.limits.context": 160, "data.limits.concurrent": 8,
-    "data.sampling.max_tokens": 6, "data.evaluation.max_tokens": 6,
+    "data.sampling.max_tokens": 6, "data.evaluation.max_tokens": 6, "data.sampling.temperature": 1.0,
     "model.warmup": 2, "model.policy.lora.last_layers": 1, "model.optimizer.lr": 0.01, "model.critic_lr": 0.05,
     "sft.demonstrations": 4, "sft.epochs": 1, "sft.minibatches": 2, "sft.optimizer.lr": 0.001,
     "trainer.max_epochs": 2, "trainer.check_val_every_n_epoch": 1, "trainer.devices": 1,
@@ -91,7 +91,7 @@ def shrunk(file: Path, weights: Path) -> dict[str, Any]:
     schedule["minibatches"] = min(schedule["minibatches"], 4)
     schedule["micro_batches"] = min(schedule["micro_batches"], 2)
     schedule["group_size"] = min(schedule["group_size"], 4)
-    content["data"]["environment"] = {"class_path": "lit_agents.environment.toy.EchoWorld"}
+    content["data"]["environment"] = {"class_path": "tests.integration.flaky.Sluggish"}
     spy = {"class_path": "tests.integration.spies.StepSpy", "init_args": {"path": "steps.jsonl"}}
     content["trainer"]["callbacks"] = [spy]
     return content
@@ -114,7 +114,7 @@ class Seen:
                 self.rows = list(csv.DictReader(file))
         spied = folder / "steps.jsonl"
         self.steps = [json.loads(line) for line in spied.read_text().splitlines()] if spied.exists() else []
-        self.supervised = "SFT" in json.loads((run / "summary.json").read_text())["algorithm"]
+        self.supervised = "SFT" in (folder / "config.yaml").read_text()
 
     def column(self, name: str) -> list[str]:
         """Of the stage that is the point of the configuration."""
@@ -193,7 +193,7 @@ KNOBS: dict[str, Knob] = {
     "data.limits.turns": Knob(to(1), lambda s: max(len(e["turns"]) for e in s.episodes)),
     "data.limits.context": Knob(to(60), lambda s: [e["stop"] for e in s.episodes]),
     "data.limits.concurrent": Knob(to(3), lambda s: [(step["sessions"], step["cache"]) for step in s.own_steps]),
-    "data.limits.step_timeout": Knob(to(1e-6), lambda s: {e["stop"] for e in s.episodes} & {"environment_timeout"}),
+    "data.limits.step_timeout": Knob(to(0.01), lambda s: {e["stop"] for e in s.episodes} & {"environment_timeout"}),
     "data.sampling.temperature": Knob(to(0.4), lambda s: s.said("rl")),
     "data.sampling.max_tokens": Knob(to(3), lambda s: max(len(a) for e in s.said("rl") for a in e)),
     "data.evaluation.temperature": Knob(to(0.2), lambda s: s.said("test/base")),
@@ -216,7 +216,7 @@ KNOBS: dict[str, Knob] = {
     "model.value_clip": Knob(to(1e-4), lambda s: s.column("train/value_loss")),
     "model.value_coef": Knob(to(0.1), lambda s: s.trained),
     "model.share_trunk": Knob(flipped, lambda s: s.trained),
-    "model.bootstrap_truncated": Knob(flipped, lambda s: s.column("train/value_loss")),
+    "model.bootstrap_truncated": Knob(flipped, lambda s: s.column("train/value_loss"), (("data.limits.context", 60),)),
     "model.kl.reward": Knob(times(20), lambda s: s.trained),
     "model.kl.loss": Knob(times(200), lambda s: s.trained),
     "model.policy.gradient_checkpointing": Knob(flipped, lambda s: max(step["kept"] for step in s.own_steps)),
@@ -250,7 +250,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data.open(policy)
     try:
         sft = SFT(policy, lambda groups: torch.optim.AdamW(groups, lr=1e-2))
-        trainer(max_epochs=9, limit_val_batches=0).fit(sft, datamodule=data.demonstrations(16, 4, 1))
+        trainer(max_epochs=17, limit_val_batches=0).fit(sft, datamodule=data.demonstrations(16, 4, 1))
     finally:
         data.close()
     policy.hf.save_pretrained(folder / "half")
@@ -294,7 +294,7 @@ CASES = [
 
 @pytest.mark.parametrize(("file", "name"), CASES)
 def test_a_setting_changes_what_it_is_there_for(
-    base: Callable[..., Seen], weights: Path, tmp_path: Path, file: Path, name: str, monkeypatch
+    base: Callable[..., Seen], weights: Path, tmp_path: Path, file: Path, name: str, capfd
 ):
     assert name in KNOBS, f"{name} has no declared observable"
     knob = KNOBS[name]
@@ -310,7 +310,10 @@ def test_a_setting_changes_what_it_is_there_for(
     if name == "data.train_tasks" and before.supervised:
         content["data"]["schedule"]["tasks"] = int(new)
     after = run(content, knob.along, tmp_path)
-    assert after.code == 0 or name == "data.limits.step_timeout"
+    if after.code == 2:  # a knob acts or raises, by its name
+        assert name.rpartition(".")[2] in capfd.readouterr().err
+        return
+    assert after.code == 0
     assert knob.observable(after) != knob.observable(before), f"{name} changes nothing in {file.relative_to(CONF)}"
 
 
