@@ -4,7 +4,7 @@
     python scripts/mutants.py [WORDS OF A FAULT'S NAME]
 
 Prints a line per fault and the kill rate; ends with 1 if a fault survived. The tests are run once without any fault first. What
-is expensive to import is imported once, by a process that is forked for each fault.
+is expensive to import is imported once, by a process that is forked for each fault. MUTANTS_LOG names a file for pytest's words.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from tests.faults import FAULTS, Fault  # noqa: E402
 
 SECONDS = 240
-FAILED, NO_TIME = 1, -signal.SIGALRM
+FAILED, NO_TIME, BROKEN = 1, -signal.SIGALRM, 99
 
 
 def copy_of_the_tree(folder: Path) -> Path:
@@ -46,13 +46,21 @@ def run(tree: Path, tests: tuple[str, ...]) -> int:
         for name in [name for name in sys.modules if name.split(".")[0] in ("tests", "lit_agents")]:
             del sys.modules[name]
         sys.dont_write_bytecode = True
-        with open(os.devnull, "w") as nowhere:
+        with open(os.environ.get("MUTANTS_LOG", os.devnull), "a") as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
-        import pytest
-
-        os._exit(int(pytest.main([*tests, "-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(tree)])))
+        os._exit(_pytest([*tests, "-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(tree)]))
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _pytest(arguments: list[str]) -> int:
+    import pytest
+
+    try:  # what was imported early for speed is not rewritten by pytest, which says so
+        return int(pytest.main([*arguments, "-W", "ignore::pytest.PytestAssertRewriteWarning"]))
+    except BaseException as error:
+        print(error, file=sys.stderr)
+        return BROKEN
 
 
 @contextlib.contextmanager
