@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ import torch
 
 from lit_agents.algorithm.checkpoint import read_checkpoint
 from lit_agents.cli import run_command
-from lit_agents.errors import BadInput
+from lit_agents.errors import BadInput, printable
 from lit_agents.evaluation.stored import StoredEpisode, read_episodes
-from lit_agents.evaluation.token_audit import Findings, TrainedAudit, check_episode, logprob_gap
+from lit_agents.evaluation.token_audit import Findings, Plan, TrainedAudit, check_episode, logprob_gap
 from lit_agents.fit import FitCLI
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.sampling import Sampling
@@ -53,7 +54,8 @@ class Audit:
         """What can be told from the two records alone."""
         supervised = self.cli.model.demonstrated
         passes = self.cli.datamodule.schedule.passes
-        trained = TrainedAudit({"sft": passes if supervised else 1, "rl": passes})
+        plans = {"sft": Plan(passes if supervised else 1), "rl": Plan(passes, **self.leaves_out())}
+        trained = TrainedAudit(plans)
         chat = self.cli.model.policy.chat
         for stored in read_episodes(self.folder / "episodes.jsonl"):
             check_episode(stored, chat, self.findings)
@@ -63,24 +65,29 @@ class Audit:
                 trained.add_trained(json.loads(line))
         trained.check(self.findings)
 
+    def leaves_out(self) -> dict[str, Any]:
+        """Which episodes RL need not train on; see `Plan`."""
+        module, schedule = self.cli.model, self.cli.datamodule.schedule
+        skips = module.skips_zero_advantage and not module.kl.loss
+        skips = skips or schedule.resample_rounds > 0
+        return {"group_size": schedule.group_size, "compares": module.compares_group, "skips": skips}
+
     def logprobs(self, tolerance: float | None) -> None:
         """Compute log-probabilities again with every set of weights there is."""
         policy, weights = self.cli.model.policy, self.weights()
         policy.load()
         policy.to("cuda" if torch.cuda.is_available() else "cpu")
-        policy.compute_in({None: "32-true", "32": "32-true"}.get(p := self.cli.value("trainer")["precision"], p))
+        policy.compute_in(str(self.cli.value("trainer")["precision"]))
         tolerance = TOLERANCES[self.computed_in] if tolerance is None else tolerance
         for sampler, content in weights.items():
             chosen = [s for s in self.sampled() if self.sampler(s) == sampler]
-            if content is not None:
+            if content is not None and chosen:
                 self.cli.model.restore(read_checkpoint(content))
             for temperature in sorted({self.sampling(s).temperature for s in chosen}):
                 equal = [s for s in chosen if self.sampling(s).temperature == temperature]
                 self._compare(policy, equal, temperature, tolerance)
-        known = set(weights)
-        self.unknown = sum(
-            len(turn.action_ids) for s in self.sampled() if self.sampler(s) not in known for turn in s.episode.turns
-        )
+        lost = (s for s in self.sampled() if self.sampler(s) not in weights)
+        self.unknown = sum(len(turn.action_ids) for s in lost for turn in s.episode.turns)
 
     def _compare(
         self, policy: CausalLMPolicy, chosen: Sequence[StoredEpisode], temperature: float, tolerance: float
@@ -128,7 +135,7 @@ class Audit:
         stage = stored.phase.removeprefix("test/") if stored.phase.startswith("test/") else trained
         return self.start if stage == "rl" and version == 0 else (stage, version)
 
-    @property
+    @cached_property
     def start(self) -> Sampler:
         """What RL begins with."""
         last = self.folder / "checkpoints" / "sft" / "last.ckpt"
@@ -149,7 +156,7 @@ class Audit:
         counts.append(f"{'':>14}they differ by {mean:.2g} on average and {self.largest:.2g} at most (nats)")
         counts.append(f"{self.unknown:>12,}  sampled tokens whose weights were not kept (fit --keep_weights N)")
         faults = self.findings.faults
-        shown = [f"FAULT {fault}" for fault in faults[:SHOWN]]
+        shown = [printable(f"FAULT {fault}") for fault in faults[:SHOWN]]
         verdict = f"{len(faults)} faults" if faults else "no fault"
         return "\n".join([*counts, *shown, f"{self.folder}: {verdict}"])
 
@@ -167,12 +174,12 @@ def audit(folder: Path, tolerance: float | None = None) -> Audit:
     found = Audit(cli, folder)
     try:
         found.records()
-        found.logprobs(tolerance)
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, BadInput):
             raise
         reason = f"a line of its records cannot be read ({type(error).__name__}: {error})."
         raise BadInput(str(folder), reason, "Let the run end, or go on with it, before it is audited.") from error
+    found.logprobs(tolerance)
     return found
 
 

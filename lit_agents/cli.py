@@ -6,7 +6,6 @@ import argparse
 import copy
 import errno
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -71,8 +70,6 @@ class AtomicCheckpoints(TorchCheckpointIO):
             # given a name, torch writes by itself, and a full disk is a RuntimeError
             with written_beside(target) as beside, beside.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())  # or the new name may be on disk before the content when the power fails
         except OSError as error:
             error.filename = error.filename or str(target)
             raise

@@ -22,10 +22,11 @@ from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.sft import SFT
 from lit_agents.callbacks.progress import Bar
 from lit_agents.cli import AgentCLI, quiet, run_command
-from lit_agents.errors import BadInput
+from lit_agents.errors import BadInput, printable
 from lit_agents.evaluation.paired import compare
 from lit_agents.evaluation.report import print_table
 from lit_agents.evaluation.result import Conditions, Result, differences
+from lit_agents.evaluation.samples import name_of
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.players import ExpertPlayer, Player, PolicyPlayer, RandomPlayer
 from lit_agents.run_folder import write_whole
@@ -155,10 +156,15 @@ class Evaluation:
         Raises:
             BadInput: in anything, and that was not allowed.
         """
-        found = differences(asdict(self.earlier.conditions), asdict(mine)) if self.earlier else []
+        if self.earlier is None:
+            return []
+        found = differences(asdict(self.earlier.conditions), asdict(mine))
         if found and not self.cli.value("allow_different"):
             way_out = "Measure both in the same way, or give --allow_different true."
             raise BadInput(f"--against {self.cli.value('against')}", f"its {'; its '.join(found)} here.", way_out)
+        if not {name_of(task) for task in self.cli.datamodule.split("test")} & set(self.earlier.by_task):
+            reason = "it has no task in common with what would be played."
+            raise BadInput(f"--against {self.cli.value('against')}", reason, "Measure both on the same tasks.")
         return found
 
 
@@ -193,12 +199,12 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, Result]:
     title = f"{results['policy'].conditions.sentence}\npolicy: {what}"
     print_table(title + (f"\nagainst: {cli.value('against')}" if "against" in results else ""), results)
     content = {"policy": what, "success": {name: result.as_json() for name, result in results.items()}}
-    if "against" in results:
+    if set(results["policy"].by_task) & set(results["against"].by_task if "against" in results else ()):
         found = compare(results["policy"].by_task, results["against"].by_task)
         different = wanted.comparable(results["policy"].conditions)
         print(f"policy - against, paired by task: {found.sentence}")
         for difference in different:
-            print(f"measured under other conditions: against's {difference}")
+            print(printable(f"measured under other conditions: against's {difference}"))
         content |= {"against": cli.value("against"), "paired": asdict(found), "different": different}
     if output := cli.value("output"):
         write_whole(Path(output), json.dumps(content, indent=2) + "\n")

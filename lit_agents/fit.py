@@ -82,10 +82,8 @@ class Run:
     """Where the files are cut before the run goes on; None for a run that begins."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     bar: Bar = field(default_factory=Bar)
-
-    def __post_init__(self) -> None:
-        """Every run is watched."""
-        self.warning = EarlyWarning(self.cli.value("watch"))
+    warnings: list[str] = field(default_factory=list)
+    """What was said of the stage in which the policy plays."""
 
     def go(self) -> dict[str, Result]:
         """All stages; those that are inside the checkpoint are skipped."""
@@ -124,9 +122,10 @@ class Run:
         recorder = EpisodeRecorder(data, self.folder, name)
         watchers: list[Any] = [TrainedTokens(self.folder, name), recorder]
         watchers.append(TerminalProgress(data, recorder, self.bar, name))
+        warning = EarlyWarning(self.cli.value("watch"), lambda: recorder.row)
         watchers += [MemoryPreflight()] if self.cli.value("preflight") else []
         if changes.get("limit_val_batches") != 0:
-            watchers.append(self.warning)
+            watchers.append(warning)
             watchers.append(best)  # before the one that writes down which is best
             watchers += KeptWeights.every(self.cli.value("keep_weights"), where)
         watchers.append(last)
@@ -142,6 +141,7 @@ class Run:
         steps = trainer.global_step
         if best.best_model_path:
             steps = module.restore(read_checkpoint(Path(best.best_model_path)))
+        self.warnings += warning.said
         if recorder.trained:
             self.results.pop(name, None)
         self.test(name, module, steps)
@@ -168,7 +168,7 @@ class Run:
             "seed": self.cli.datamodule.seed,
             "versions": {"lit_agents": lit_agents.__version__} | {package: version(package) for package in VERSIONS},
             "success": {name: result.as_json() for name, result in self.results.items()},
-            "warnings": self.warning.said,
+            "warnings": self.warnings,
             "written": {name: asdict(mark) for name, mark in self.marks.items()},
         }
 

@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_agents.errors import BadInput
-from lit_agents.evaluation.metrics import mean_interval, wilson
-from lit_agents.evaluation.result import differences
+from lit_agents.evaluation.intervals import mean_interval
+from lit_agents.evaluation.result import Conditions, differences
+from lit_agents.evaluation.samples import rate_interval
 
 TEST = "test/"
 
@@ -84,6 +85,13 @@ def gain(runs: Sequence[Scores], before: str, after: str) -> tuple[list[float], 
     return [sum(gains.values()) / len(gains) for gains in per_run], mean, low, high
 
 
+def pooled(runs: Sequence[Scores], stage: str) -> dict[str, tuple[int, int]]:
+    """Episodes won and played of each task, over all runs."""
+    tasks = dict.fromkeys(task for run in runs for task in run.won[stage])
+    outcomes = {task: [run.won[stage][task] for run in runs if task in run.won[stage]] for task in tasks}
+    return {task: (sum(each), len(each)) for task, each in outcomes.items()}
+
+
 def print_report(runs: Sequence[Scores]) -> None:
     """Two tables."""
     levels, gains = Table(), Table()
@@ -94,7 +102,7 @@ def print_report(runs: Sequence[Scores]) -> None:
     for stage in runs[0].won:
         rates = [sum(run.won[stage].values()) / len(run.won[stage]) for run in runs]
         won, n = (sum(f(run.won[stage].values()) for run in runs) for f in (sum, len))
-        low, high = wilson(won, n)
+        low, high = rate_interval(pooled(runs, stage))  # the runs played the same tasks
         each = " ".join(f"{rate:.3f}" for rate in rates)
         levels.add_row(stage, f"{won / n:.3f}", str(n), f"{low:.3f} - {high:.3f}", each)
     for before, after in pairwise(runs[0].won):
@@ -102,6 +110,9 @@ def print_report(runs: Sequence[Scores]) -> None:
         each = " ".join(f"{value:+.3f}" for value in each_run)
         gains.add_row(f"{after} - {before}", f"{mean:+.3f}", f"{low:+.3f} - {high:+.3f}", each)
     console = Console()
+    seeds = ", ".join(str(run.conditions["seed"]) for run in runs)
+    sentence = Conditions(**runs[0].conditions).sentence.rpartition(", seed ")[0]
+    console.print(f"{sentence}, seeds {seeds}", highlight=False, markup=False, soft_wrap=True)
     console.print(levels)
     console.print(gains)
     console.print("Gains are paired by task; their interval is over tasks, for these runs.", highlight=False)

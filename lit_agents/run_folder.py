@@ -133,9 +133,9 @@ class RunFolder:
         path = self.path / "config.yaml"
         if not self.writes or (path.exists() and path.read_text(encoding="utf-8") == text):
             return
-        if path.exists():
+        if path.exists():  # copied first: without a config.yaml the folder would hold no run for a moment
             number = 1 + len(list(self.path.glob("config.*.yaml")))
-            os.replace(path, self.path / f"config.{number}.yaml")
+            write_whole(self.path / f"config.{number}.yaml", path.read_text(encoding="utf-8"))
         write_whole(path, text)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
@@ -169,14 +169,25 @@ class RunFolder:
                 file.write(json.dumps({"stage": stage, "iteration": iteration, **row}) + "\n")
 
     def mark(self) -> Mark:
-        """Now."""
+        """Now. What is counted is on disk before anybody keeps the count."""
+        for path in self._growing:
+            if self.writes and path.exists():
+                _to_disk(path)
         return Mark(len(self.metrics.rows), *(path.stat().st_size if path.exists() else 0 for path in self._growing))
 
     def cut(self, mark: Mark, stages: Sequence[str] = ()) -> None:
-        """Forget what was written later, the checkpoints of these later stages, and files that a kill left half written."""
+        """Forget what was written later, the checkpoints of these later stages, and files that a kill left half written.
+
+        Raises:
+            BadInput: a file is shorter than it was.
+        """
         if self.writes:
             for path, size in zip(self._growing, (mark.episodes, mark.trained), strict=True):
-                if path.exists() and path.stat().st_size > size:
+                there = path.stat().st_size if path.exists() else 0
+                if there < size:
+                    reason = f"it has {there} bytes, and had {size} when the checkpoint was written."
+                    raise BadInput(str(path), reason, "Put the whole file back, or begin the run again.")
+                if there > size:
                     os.truncate(path, size)
             for checkpoint in (c for stage in stages for c in self.checkpoints(stage).glob("*.ckpt")):
                 checkpoint.unlink()
@@ -242,9 +253,15 @@ def written_beside(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.{os.getpid()}{HALF}")
     try:
         yield beside
+        _to_disk(beside)  # or the new name may be on disk before the content when the power fails
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _holds_nothing(folder: Path, chosen: str | None) -> bool:

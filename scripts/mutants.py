@@ -97,7 +97,7 @@ def main(words: list[str]) -> int:
             begun = time.monotonic()
             with put_in(fault, tree):
                 code = run(tree, fault.tests)
-            verdict = {FAILED: "killed", NO_TIME: "killed (time-out)", 0: "SURVIVED"}.get(code, f"BROKEN ({code})")
+            verdict = {FAILED: "killed", NO_TIME: "TIME-OUT", 0: "SURVIVED"}.get(code, f"BROKEN ({code})")
             killed += verdict.startswith("killed")
             print(f"{verdict:>10}  {time.monotonic() - begun:4.0f} s  {fault.file}: {fault.name}", flush=True)
     print(f"{killed} of {len(chosen)} faults killed ({killed / max(1, len(chosen)):.0%})")

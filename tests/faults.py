@@ -34,6 +34,10 @@ GOLDEN, FIT = ("tests/integration/test_golden.py",), ("tests/integration/test_fi
 HOSTILE, ERRORS = ("tests/integration/test_hostile.py",), ("tests/integration/test_errors.py",)
 KILL = ("tests/integration/test_kill.py", "-k", "after and trained")
 
+AUDIT = ("tests/integration/test_audit.py", "-m", "not slow")
+WARNING, MEMORY = ("tests/callbacks/test_early_warning.py",), ("tests/callbacks/test_memory.py",)
+SAMPLES = ("tests/evaluation/test_samples.py",)
+
 FAULTS = [
     # tokens and masks
     Fault("train on an observation token", "rollout/trie.py",
@@ -116,7 +120,7 @@ FAULTS = [
           "return -(weights_BA * logprobs_BA).sum()", "return (weights_BA * logprobs_BA).sum()", LOSSES),
     # the module
     Fault("train on stale rollouts", "algorithm/module.py",
-          "if batch.policy_version not in (-1, self._expected_version):", "if batch.policy_version < -1:", MODULE),
+          "if batch.policy_version != self.expected_version:", "if batch.policy_version < -1:", MODULE),
     Fault("collect once and train on that for ever", "rollout/datamodule.py",
           "if self.latest is None or not module.demonstrated:", "if self.latest is None:", GOLDEN),
     Fault("average micro-batches that should add up", "algorithm/module.py",
@@ -184,7 +188,7 @@ FAULTS = [
     Fault("count failures as episodes that were not won", "evaluation/metrics.py",
           "n = sum(count for stop, count in stops.items() if not stop.is_failure)",
           "n = sum(count for stop, count in stops.items())", METRICS),
-    Fault("centre Wilson's interval elsewhere", "evaluation/metrics.py",
+    Fault("centre Wilson's interval elsewhere", "evaluation/intervals.py",
           "centre = rate + spread / 2", "centre = rate + spread", METRICS),
     Fault("estimate pass@k with a bias", "evaluation/samples.py",
           "1 - math.comb(n - c, k) / math.comb(n, k) for c, n", "1 - (1 - c / n) ** k for c, n",
@@ -212,6 +216,34 @@ FAULTS = [
     Fault("forget the warnings at a resume", "callbacks/early_warning.py",
           'self._in_a_row, self.stopped = dict(state_dict["in_a_row"]), bool(state_dict["stopped"])',
           'self._in_a_row = dict(state_dict["in_a_row"])', ("tests/callbacks/test_early_warning.py",)),
+    # what watches over the rest
+    Fault("audit the tree's mask instead of the loss's", "callbacks/trained.py",
+          "mask = batch.weights_BA[b] != 0", "mask = tree.mask_BA[b]", AUDIT),
+    Fault("miss no episode in the audit", "evaluation/token_audit.py",
+          "if not (alone or silent):", "if row is None:", AUDIT),
+    Fault("audit no prompt", "evaluation/token_audit.py",
+          "findings.expect(digest(before) == turn.prompt_digest,", "findings.expect(True,", AUDIT),
+    Fault("take a demonstration for fresh", "algorithm/module.py",
+          "return -1 if self.demonstrated else self._expected_version",
+          "return min(-1, 0) if self.demonstrated or self._expected_version == 0 else self._expected_version", MODULE),
+    Fault("warn of a high entropy", "callbacks/early_warning.py",
+          'judge("entropy", row.get("train/entropy"), float.__lt__', 'judge("entropy", row.get("train/entropy"), float.__gt__',
+          WARNING),
+    Fault("warn in every iteration again", "callbacks/early_warning.py",
+          "if count == self.watch.patience]", "if count >= self.watch.patience]", WARNING),
+    Fault("leave the preflight's step in the weights", "callbacks/memory.py",
+          "p.data.copy_(old)", "old.copy_(p.data)", MEMORY),
+    Fault("take a micro-batch for a minibatch", "callbacks/memory.py",
+          "(ranks * schedule.minibatches * schedule.micro_batches)", "(ranks * schedule.minibatches)", MEMORY),
+    Fault("write a checkpoint in place", "cli.py",
+          'with written_beside(target) as beside, beside.open("wb") as file:', 'with target.open("wb") as file:',
+          ("tests/integration/test_kill.py", "-k", "middle and checkpoint and 10")),
+    Fault("turn a comparison round", "evaluation/paired.py",
+          "first[t][0] / first[t][1] - second[t][0] / second[t][1]", "second[t][0] / second[t][1] - first[t][0] / first[t][1]",
+          SAMPLES),
+    Fault("test one side only", "evaluation/paired.py", "return min(1.0, 2 * tail)", "return tail", SAMPLES),
+    Fault("pass what is no number to the loss", "rollout/batch.py",
+          "if not all(map(math.isfinite, reward.values)):", "if reward is None:", HOSTILE),
     # files from strangers
     Fault("unpickle a checkpoint", "algorithm/checkpoint.py", "weights_only=True", "weights_only=False", HOSTILE),
     Fault("run the code that comes with weights", "policy/causal_lm.py",

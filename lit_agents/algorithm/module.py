@@ -188,6 +188,11 @@ class AgentModule(LightningModule):
         """Everything trained in this epoch must have been sampled with these weights."""
         self._sums, self._expected_version = {}, self.global_step
 
+    @property
+    def expected_version(self) -> int:
+        """Of the weights that what is trained now must have been sampled with; -1 where demonstrations are trained."""
+        return -1 if self.demonstrated else self._expected_version
+
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Frozen dataclasses move themselves; validation episodes stay where they are."""
         return batch.to(device) if isinstance(batch, TokenBatch) else batch
@@ -198,9 +203,9 @@ class AgentModule(LightningModule):
         Raises:
             RuntimeError: the batch was sampled with other weights than this iteration began with.
         """
-        if batch.policy_version not in (-1, self._expected_version):
+        if batch.policy_version != self.expected_version:
             raise RuntimeError(
-                f"stale batch: sampled at policy version {batch.policy_version}, trained at {self._expected_version}"
+                f"stale batch: sampled at policy version {batch.policy_version}, trained at {self.expected_version}"
             )
         accumulated = self.trainer.accumulate_grad_batches
         if len(batch.tree.ids_S) == 0:  # fewer episodes with signal than micro-batches; every rank must still step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Watch:
 
         def judge(name: str, value: float | None, bad: Callable[[float, float], bool], meaning: str) -> None:
             limit = getattr(self, name)
-            if limit is not None and value is not None and bad(value, limit):
+            if limit is not None and value is not None and (math.isnan(value) or bad(value, limit)):
                 found[name] = f"{value:.3g}, {'below' if name == 'entropy' else 'above'} {limit:g}: {meaning}"
 
         played = row.get("rollout/groups_played")
@@ -87,17 +88,18 @@ def say(text: str) -> None:
 
 
 class EarlyWarning(Checkpoint):
-    """Judges every iteration by what was logged in it, says and logs (``warning/<name>``) what is wrong, and can end the stage.
+    """Judges every iteration by its row of numbers, says and logs (``warning/<name>``) what is wrong, and can end the stage.
 
-    A `Checkpoint`, because Lightning calls those after the module has logged its numbers; put it behind the `EpisodeRecorder`
-    and before what writes checkpoints, so that they hold its state. Means over trained tokens are those of this process.
+    A `Checkpoint`, because Lightning calls those last; it belongs behind the `EpisodeRecorder`, whose row is of this iteration
+    alone and of all processes, and before what writes checkpoints, so that they hold its state.
 
     Args:
         watch: the limits.
+        row: the numbers of the latest iteration.
     """
 
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
+    def __init__(self, watch: Watch, row: Callable[[], Mapping[str, float]]) -> None:
+        self.watch, self._row = watch, row
         self.said: list[str] = []
         """Every warning so far."""
         self.stopped = False
@@ -110,12 +112,15 @@ class EarlyWarning(Checkpoint):
         return "EarlyWarning"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A stage that was ended by a warning does not go on when it is resumed."""
-        trainer.should_stop = trainer.should_stop or self.stopped
+        """A stage that was ended by a warning does not go on when it is resumed, unless it may now."""
+        if self.stopped and self.watch.stop:
+            trainer.should_stop = True
+            if is_first():
+                say("stopped by watch.stop before; set it to false to go on")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the iteration."""
-        row = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = self._row()
         if "rollout/success" in row:
             self._success.append(row["rollout/success"])
         signs = self.watch.signs(row, self._success)
@@ -127,7 +132,7 @@ class EarlyWarning(Checkpoint):
             self.said.append(text)
             if is_first():
                 say(f"warning: {text}")
-        self.stopped = trainer.strategy.reduce_boolean_decision(self.watch.stop and bool(due), all=False)
+        self.stopped = self.watch.stop and bool(due)
         if self.stopped:
             trainer.should_stop = True
             if is_first():

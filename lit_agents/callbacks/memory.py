@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from lit_agents.callbacks.early_warning import say
 from lit_agents.errors import BadInput
 from lit_agents.rollout.batch import Columns, Credited, batches
 from lit_agents.rollout.datamodule import RolloutDataModule
+from lit_agents.rollout.ranks import from_all_ranks
 from lit_agents.rollout.schedule import Schedule
 from lit_agents.run_folder import is_first
 from lit_agents.types import Episode, StopReason, Task, TokenBatch, Turn
@@ -24,7 +26,9 @@ from lit_agents.types import Episode, StopReason, Task, TokenBatch, Turn
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def worst_case(episodes: int, turns: int, context: int, max_tokens: int, vocabulary: int) -> TokenBatch:
+def worst_case(
+    episodes: int, turns: int, context: int, max_tokens: int, vocabulary: int, version: int = -1
+) -> TokenBatch:
     """A micro-batch of episodes that share nothing, each as long as the context, with as many action tokens as there may be."""
     turns = max(1, min(turns, context // (max_tokens + 1)))
     seen = context - turns * max_tokens
@@ -40,7 +44,7 @@ def worst_case(episodes: int, turns: int, context: int, max_tokens: int, vocabul
         made.append(Episode(Task("", "", "train"), member, tuple(exchanged), StopReason.TURN_LIMIT, 1.0))
     one = torch.ones(episodes, turns * max_tokens)
     columns = Columns(one.bool(), -one, 0 * one)
-    data = Credited(tuple(made), columns, one, 0 * one, 0 * one, -one, -1)
+    data = Credited(tuple(made), columns, one, 0 * one, 0 * one, -one, version)
     ((batch,),) = batches(data, range(episodes), 1, 1, False, False)
     return batch
 
@@ -120,9 +124,10 @@ class MemoryPreflight(Callback):
         vocabulary, max_tokens = int(module.policy.config.vocab_size), data.sampling.max_tokens
 
         def need(count: int) -> Need:
-            batch = worst_case(count, limits.turns, limits.context, max_tokens, vocabulary).to(device)
+            longest = (limits.turns, limits.context, max_tokens, vocabulary)
+            batch = worst_case(count, *longest, module.expected_version).to(device)
             try:
-                step = peak(device, lambda: one_step(trainer, module, batch))
+                step = peak(device, lambda: two_steps(trainer, module, batch))
             except torch.OutOfMemoryError:
                 step = there + 1
             return Need(count, limits.context, step, caches, there)
@@ -130,24 +135,34 @@ class MemoryPreflight(Callback):
         first = need(1)
         guess = Need(episodes, limits.context, before + (first.step - before) * episodes, caches, there)
         self.need = need(episodes) if guess.step <= there else guess
-        taken = caches if device.type != "cuda" else 0.0  # on a GPU they are there already
-        if self.need.step + taken > there:
+        if all_that_is_needed(self.need, device) > there:
             way_out = "Raise data.schedule.micro_batches, or lower data.limits.context or data.limits.concurrent."
             raise BadInput("data.schedule.micro_batches", f"{self.need.sentence.removeprefix('preflight: ')}.", way_out)
         if is_first():
             say(self.need.sentence)
 
 
-def one_step(trainer: Trainer, module: AgentModule, batch: TokenBatch) -> None:
-    """Forward, backward and a step of a fresh optimizer; afterwards every parameter is what it was."""
+def all_that_is_needed(need: Need, device: torch.device) -> float:
+    """Bytes, the same in every process: of the one that needs most, or of all that share this computer's memory."""
+    on_gpu = device.type == "cuda"  # where the caches are there already
+    everyone = from_all_ranks([(socket.gethostname(), need.step + (0.0 if on_gpu else need.caches))])
+    if on_gpu:
+        return max(taken for _, taken in everyone)
+    return max(sum(taken for host, taken in everyone if host == each) for each, _ in everyone)
+
+
+def two_steps(trainer: Trainer, module: AgentModule, batch: TokenBatch) -> None:
+    """Two training steps of a fresh optimizer, which has its state in the second; afterwards every parameter is what it was."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     before = [p.detach().to("cpu", copy=True) for p in parameters]
     optimizer = module.optimizer(module.parameter_groups())
     try:
-        with trainer.precision_plugin.train_step_context():
-            loss = module.training_step(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        for _ in range(2):
+            with trainer.precision_plugin.train_step_context():
+                loss = module.training_step(batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
     finally:
         for p, old in zip(parameters, before, strict=True):
             p.data.copy_(old)

@@ -21,9 +21,9 @@ def trained_rows(batch: TokenBatch, step: int) -> list[dict[str, Any]]:
         step: optimizer steps of the stage so far.
 
     Returns:
-        Per episode: digest and length of its conversation; ``runs``, the trained tokens as ``[place in the conversation,
-        ids]`` per uninterrupted run of them; the digest of the log-probabilities they are held against; the version the
-        batch says it was sampled with.
+        Per episode: digest and length of its conversation; ``runs``, the tokens with a weight in the loss as ``[place in the
+        conversation, ids]`` per uninterrupted run of them; the digest of the log-probabilities they are held against; the
+        version the batch says it was sampled with.
     """
     tree = batch.tree
     after_S = tree.positions_S + 1  # a token sampled after a node stands one place further
@@ -31,7 +31,7 @@ def trained_rows(batch: TokenBatch, step: int) -> list[dict[str, Any]]:
     rows = []
     for b, last in enumerate(tree.last_B.tolist()):
         path = torch.nonzero(tree.ends_S[: last + 1] > last).squeeze(1)  # the last node and all its ancestors
-        mask = tree.mask_BA[b]
+        mask = batch.weights_BA[b] != 0  # every loss is a sum over these, whatever the tree says of its tokens
         rows.append(
             {
                 "step": step,

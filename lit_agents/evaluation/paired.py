@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lit_agents.evaluation.metrics import mean_interval
+from lit_agents.evaluation.intervals import mean_interval
 from lit_agents.evaluation.samples import Tally
 
 DRAWS = 100_000
@@ -71,6 +71,8 @@ def sign_flip(gains: list[float]) -> float:
         patterns = (np.arange(2 ** len(sizes))[:, None] >> np.arange(len(sizes))) & 1
         sums = np.abs((2 * patterns - 1) @ sizes)
         return float(np.mean(sums >= observed - 1e-9))
-    stream = np.random.Generator(np.random.Philox(0))
-    sums = np.abs((2 * stream.integers(0, 2, (DRAWS, len(sizes))) - 1) @ sizes)
-    return float((1 + np.sum(sums >= observed - 1e-9)) / (1 + DRAWS))
+    stream, as_large = np.random.Generator(np.random.Philox(0)), 0
+    for _ in range(DRAWS // 1000):
+        sums = np.abs((2 * stream.integers(0, 2, (1000, len(sizes))) - 1) @ sizes)
+        as_large += int(np.sum(sums >= observed - 1e-9))
+    return (1 + as_large) / (1 + DRAWS)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lit_agents.environment.base import TextEnvironment
 from lit_agents.evaluation.metrics import EpisodeMetrics
-from lit_agents.evaluation.samples import pass_at, rate_interval, tally
+from lit_agents.evaluation.samples import pass_at, tally
 from lit_agents.policy.sampling import Sampling
 from lit_agents.rollout.limits import Limits
 from lit_agents.types import Episode, Task, TurnRewards
@@ -91,10 +92,10 @@ class Result:
         metrics = EpisodeMetrics()
         metrics.update(episodes, rewards)
         numbers, counts = metrics.compute(), tally(episodes)
-        low, high = rate_interval(counts)
+        low, high = numbers["success_low"], numbers["success_high"]
         return Result(
             numbers["success"], int(numbers["n"]), low, high, numbers["turns"], int(numbers["failures"]), conditions,
-            {k: v for k, v in numbers.items() if v == v}, counts,
+            {k: v for k, v in numbers.items() if not math.isnan(v)}, counts,
         )  # fmt: skip
 
     @property

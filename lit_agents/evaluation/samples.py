@@ -6,8 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from lit_agents.evaluation.metrics import wilson
-from lit_agents.types import Episode
+from lit_agents.evaluation.intervals import wilson
+from lit_agents.types import Episode, Task
 
 Tally = Mapping[str, tuple[int, int]]
 """By task: episodes won, and episodes played that the environment did not break."""
@@ -16,8 +16,13 @@ Tally = Mapping[str, tuple[int, int]]
 def tally(episodes: Iterable[Episode]) -> dict[str, tuple[int, int]]:
     """Count; in the order of the tasks. One of which every episode broke is not in it."""
     sound = [e for e in episodes if not e.stop.is_failure]
-    played, won = Counter(e.task.id for e in sound), Counter(e.task.id for e in sound if e.won)
+    played, won = Counter(name_of(e.task) for e in sound), Counter(name_of(e.task) for e in sound if e.won)
     return {task: (won[task], n) for task, n in played.items()}
+
+
+def name_of(task: Task) -> str:
+    """What tells a task from those of other families and splits; ids alone repeat."""
+    return f"{task.family}/{task.split}/{task.id}"
 
 
 def rate_interval(counts: Tally) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Are the tokens that were trained those that were sampled? Two records of a run, held against each other.
 
-One was written when episodes ended (`lit_agents.evaluation.stored`), the other when the trainer was given its batches
+One is written from the episodes (`lit_agents.evaluation.stored`), the other from the batches the trainer was given
 (`lit_agents.callbacks.trained`); between them lie rewards, groups, tries, masks and batches.
 """
 
@@ -83,35 +83,59 @@ def check_episode(stored: StoredEpisode, chat: ChatFormat, findings: Findings) -
             chat.action_text(turn.action_ids) == turn.action, "texts", f"{here}: the action's text is not its tokens'"
         )
         before += turn.action_ids
+    demonstrated = all(turn.policy_version < 0 for turn in episode.turns)
+    good = not episode.turns or demonstrated == (stored.phase == "sft")
+    fault = f"{name}: demonstrated where the policy plays, or sampled where the expert does"
+    findings.expect(good, "whose actions they are", fault)
     versions = {turn.policy_version for turn in episode.turns}
     findings.expect(len(versions) <= 1, "versions", f"{name}: sampled by several versions of the policy {versions}")
 
 
 Row = tuple[str, Runs, str, int]
 """Conversation, trained tokens, their log-probabilities, version."""
+Place = tuple[str, int]
+"""A stage and one of its iterations, from 1."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage should train on."""
+
+    passes: int
+    """How often it goes through an iteration's episodes."""
+    group_size: int = 1
+    """Episodes of a task; if there are more of one, its groups cannot be told apart, and none of them is missed."""
+    compares: bool = False
+    """Members of a group are compared, so one that is left alone is not trained on."""
+    skips: bool = False
+    """Episodes without advantage may be left out: those whose return is the mean of their group's."""
 
 
 class TrainedAudit:
     """Every trained row must be an episode of its iteration, with the mask on all its own sampled tokens and nothing else.
 
+    And every episode that can teach something must be among the trained rows.
+
     Args:
-        passes: how often an iteration's episodes are trained on, by stage.
+        plans: by stage.
     """
 
-    def __init__(self, passes: Mapping[str, int]) -> None:
-        self._passes = passes
-        self._sampled: dict[tuple[str, int], Counter[Row]] = {}
-        self._trained: dict[tuple[str, int], Counter[Row]] = {}
+    def __init__(self, plans: Mapping[str, Plan]) -> None:
+        self._plans = plans
+        self._sampled: dict[Place, Counter[Row]] = {}
+        self._trained: dict[Place, Counter[Row]] = {}
+        self._groups: dict[tuple[Place, str], list[tuple[Row, float]]] = {}
 
     def add_sampled(self, stored: StoredEpisode) -> None:
         """An episode; those that are not for training, and failures, may not be trained."""
-        episode = stored.episode
-        if stored.phase not in self._passes or episode.stop.is_failure or not episode.turns:
+        episode, place = stored.episode, (stored.phase, stored.iteration)
+        if stored.phase not in self._plans or episode.stop.is_failure or not episode.turns or stored.rewards is None:
             return
         floats = list(chain.from_iterable(turn.action_logprobs for turn in episode.turns))
         floats = floats or [0.0] * sum(len(turn.action_ids) for turn in episode.turns)  # nobody sampled a demonstration
         row = (digest(episode.token_ids), own_runs(episode), digest_floats(floats), episode.turns[0].policy_version)
-        self._sampled.setdefault((stored.phase, stored.iteration), Counter())[row] += 1
+        self._sampled.setdefault(place, Counter())[row] += 1
+        self._groups.setdefault((place, episode.task.id), []).append((row, stored.rewards.total))
 
     def add_trained(self, content: Mapping[str, Any]) -> None:
         """A line of ``trained.jsonl``."""
@@ -121,21 +145,45 @@ class TrainedAudit:
 
     def check(self, findings: Findings) -> None:
         """Hold the two against each other."""
-        for (stage, iteration), rows in self._trained.items():
-            first = min((i for s, i in self._sampled if s == stage), default=0)
-            demonstrated = all(row[3] < 0 for row in rows)  # collected once, trained in every iteration
-            sampled = self._sampled.get((stage, first if demonstrated else iteration), Counter())
-            passes = self._passes.get(stage, 1)
-            findings.checked["episodes left out of the loss (no advantage)"] += sum((sampled - rows).values())
-            for row, count in rows.items():
-                here = f"{stage}, iteration {iteration}"
-                findings.checked["trained rows"] += count
-                findings.checked["trained tokens"] += count * sum(len(ids) for _, ids in row[1])
-                if row not in sampled:
-                    findings.faults.append(f"{here}: trained on {_difference(row, sampled)}")
-                elif count % passes or count > passes * sampled[row]:
-                    times = f"{count} times, sampled {sampled[row]} times, with {passes} passes"
-                    findings.faults.append(f"{here}: an episode of {len(row[1])} turns was trained {times}")
+        for stage, plan in self._plans.items():
+            sampled = {i: rows for (s, i), rows in self._sampled.items() if s == stage}
+            trained = {i: rows for (s, i), rows in self._trained.items() if s == stage}
+            demonstrated = stage == "sft"  # collected once, trained in every iteration
+            for iteration in range(1, max([*sampled, *trained], default=0) + 1):
+                source = 1 if demonstrated else iteration
+                rows, here = trained.get(iteration, Counter()), f"{stage}, iteration {iteration}"
+                self._check_rows(rows, sampled.get(source, Counter()), plan.passes, here, findings)
+                self._check_missing(rows, (stage, source), plan, here, findings)
+
+    def _check_rows(
+        self, rows: Counter[Row], sampled: Counter[Row], passes: int, here: str, findings: Findings
+    ) -> None:
+        """Nothing else is trained than what was sampled."""
+        for row, count in rows.items():
+            findings.checked["trained rows"] += count
+            findings.checked["trained tokens"] += count * sum(len(ids) for _, ids in row[1])
+            if row not in sampled:
+                findings.faults.append(f"{here}: trained on {_difference(row, sampled)}")
+            elif count % passes or count > passes * sampled[row]:
+                times = f"{count} times, sampled {sampled[row]} times, with {passes} passes"
+                findings.faults.append(f"{here}: an episode of {len(row[1])} turns was trained {times}")
+
+    def _check_missing(self, rows: Counter[Row], place: Place, plan: Plan, here: str, findings: Findings) -> None:
+        """What was sampled is trained, or there is a reason."""
+        for (where, task), members in self._groups.items():
+            if where != place:
+                continue
+            mean = sum(value for _, value in members) / len(members)
+            for row, value in members:
+                if row in rows:
+                    continue
+                findings.checked["episodes left out of the loss"] += 1
+                alone = plan.compares and (len(members) < 2 or len(members) > plan.group_size)
+                silent = plan.skips and abs(value - mean) <= 1e-6 * max(1.0, abs(mean))
+                if not (alone or silent):
+                    findings.faults.append(
+                        f"{here}: an episode of task {task} with return {value:.4g} was not trained on"
+                    )
 
 
 def _difference(row: Row, sampled: Mapping[Row, int]) -> str:

@@ -192,10 +192,11 @@ class CausalLMPolicy(nn.Module):
             BadInput: one that would change the weights themselves, which have their ``dtype``.
         """
         mixed = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-        if precision not in mixed:
+        meant = {"None": "32-true", "32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}.get(precision, precision)
+        if meant not in mixed:
             reason = f"{precision} would change the weights, whose type is policy.dtype."
             raise BadInput("trainer.precision", reason, f"Use one of {', '.join(mixed)}.")
-        self.mixed = mixed[precision]
+        self.mixed = mixed[meant]
 
     def precision(self) -> AbstractContextManager[Any]:
         """Sampler and trainer compute in the same precision: bfloat16 weights bring their adapters to bfloat16."""

@@ -100,8 +100,9 @@ def played_by(found: Iteration, version: int) -> Iteration:
     return replace(found, groups=tuple(EpisodeGroup(g.task, tuple(map(changed, g.episodes))) for g in found.groups))
 
 
-def cut(module: AgentModule, found: Iteration, micro_batches: int, version: int = 0) -> list[TokenBatch]:
+def cut(module: AgentModule, found: Iteration, micro_batches: int, version: int | None = None) -> list[TokenBatch]:
     module.keep_reference()
+    version = (-1 if module.demonstrated else 0) if version is None else version
     data, _ = credited(played_by(found, version), module, micro_batches)
     (minibatch,) = batches(data, range(9), 1, micro_batches, module.per_episode_mean, False)
     return minibatch
@@ -221,6 +222,8 @@ def test_a_batch_sampled_with_other_weights_than_the_iteration_began_with_is_ref
     train(module, lambda: cut(module, found, 1, version=module.global_step), max_epochs=2)  # fresh
     assert module.global_step == 2
     module = made(kind, folder)
+    with pytest.raises(RuntimeError, match="sampled at policy version -1, trained at 0"):
+        train(made(kind, folder), lambda: cut(module, found, 1, version=-1))  # nobody noted a version
     with pytest.raises(RuntimeError, match="sampled at policy version 0, trained at 1"):
         train(module, lambda: cut(module, found, 1, version=0), max_epochs=2)
 
@@ -328,7 +331,7 @@ def test_sft_is_a_step_along_the_gradient_of_the_mean_log_likelihood(folder: Pat
 def test_a_batch_without_episodes_gives_every_weight_a_gradient_of_0(folder: Path, kind):
     module = made(kind, folder)
     before = {n: p.detach().clone() for n, p in module.named_parameters()}
-    data, _ = credited(collected(module), module, 1)
+    data, _ = credited(played_by(collected(module), module.expected_version), module, 1)
     (empty,) = next(batches(replace(data, advantages_BA=data.advantages_BA * 0), range(9), 1, 1, False, True))
     grads: dict[str, Tensor | None] = {}
     module.on_before_optimizer_step = lambda _: grads.update({n: p.grad for n, p in module.named_parameters()})

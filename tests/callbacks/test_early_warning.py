@@ -40,8 +40,14 @@ def test_a_sign_is_seen_by_its_own_number_alone_and_can_be_switched_off(name: st
     assert Watch(**{name: None}).signs(SOUND | BAD[name], []) == {}
 
 
-def test_what_is_not_measured_is_not_judged():
+def test_what_is_not_measured_is_not_judged_and_what_is_no_number_is_a_warning():
     assert Watch().signs({}, []) == {}
+    assert list(Watch().signs(SOUND | {"train/entropy": float("nan")}, [])) == ["entropy"]
+
+
+def test_an_iteration_without_signal_ends_a_row_of_signs():
+    low, silent = SOUND | BAD["entropy"], {"rollout/success": 0.5}
+    assert judged(EarlyWarning(Watch(patience=2), dict), [low, silent, low]) == []
 
 
 def test_a_fall_of_success_is_that_of_five_iterations_from_the_best_five():
@@ -63,16 +69,16 @@ class Module:
 
 def judged(warning: EarlyWarning, rows: list[dict[str, float]]) -> list[str]:
     module = Module()
-    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision)
     for epoch, row in enumerate(rows):
-        trainer: Any = SimpleNamespace(callback_metrics=row, current_epoch=epoch, strategy=strategy, should_stop=False)
+        warning._row = lambda row=row: row
+        trainer: Any = SimpleNamespace(current_epoch=epoch, should_stop=False)
         warning.on_train_epoch_end(trainer, module)  # type: ignore[arg-type]
     return module.logged
 
 
 def test_it_is_said_once_when_it_has_lasted_and_again_only_after_it_was_over(capsys):
     low, fine = SOUND | BAD["entropy"], SOUND
-    warning = EarlyWarning(Watch(patience=2))
+    warning = EarlyWarning(Watch(patience=2), dict)
     assert judged(warning, [low, fine, low, low, low, fine, low, low]) == ["warning/entropy"] * 2
     assert [text.partition(":")[0] for text in warning.said] == ["iteration 4", "iteration 8"]
     assert capsys.readouterr().err.count("warning: iteration") == 2 and not warning.stopped
@@ -80,7 +86,7 @@ def test_it_is_said_once_when_it_has_lasted_and_again_only_after_it_was_over(cap
 
 def test_its_memory_is_part_of_a_checkpoint():
     low = SOUND | BAD["entropy"] | {"rollout/success": 0.5}
-    first, second = EarlyWarning(Watch(patience=3)), EarlyWarning(Watch(patience=3))
+    first, second = (EarlyWarning(Watch(patience=3), dict) for _ in range(2))
     judged(first, [low, low])
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     assert judged(second, [low]) == ["warning/entropy"] and second.state_dict()["success"] == [0.5] * 3
@@ -100,6 +106,9 @@ def test_a_run_can_be_stopped_by_a_warning_and_stays_stopped(toy: str, capfd):
     assert len(json.loads(Path("run/summary.json").read_text())["warnings"]) == 1
     again = fit([*args, "--ckpt_path", "last"])
     assert len(rows("run")) == 1 and again.results == found.results
+    assert "stopped by watch.stop before" in capfd.readouterr().err
+    fit([*args, "--ckpt_path", "last", "--watch.stop", "false"])
+    assert len(rows("run")) == 3
 
 
 def test_a_warning_alone_stops_nothing_and_reaches_the_loggers(toy: str, tmp_path: Path):

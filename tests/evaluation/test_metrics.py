@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import replace
 
 import pytest
 from torch import distributed, multiprocessing
 
-from lit_agents.evaluation.metrics import EpisodeMetrics, wilson
+from lit_agents.evaluation.intervals import wilson
+from lit_agents.evaluation.metrics import EpisodeMetrics
 from lit_agents.reward.outcome import Outcome
 from lit_agents.rollout.ledger import Ledger
 from lit_agents.rollout.ranks import from_all_ranks
@@ -19,6 +21,10 @@ WON = episode([0, 1], StopReason.WON, valid=[False, True], labels={"tier": "easy
 LOST = episode([0], StopReason.LOST, labels={"tier": "hard"})
 CUT = episode([0, 0, None], StopReason.UNFINISHED_ACTION, labels={"tier": "easy"})
 CRASHED = episode([0, 0, 0], StopReason.ENVIRONMENT_CRASH, labels={"tier": "easy"})
+
+WON, LOST, CUT, CRASHED = (
+    replace(e, task=replace(e.task, id=name)) for e, name in ((WON, "w"), (LOST, "l"), (CUT, "c"), (CRASHED, "x"))
+)
 
 
 def filled(*episodes: Episode) -> EpisodeMetrics:

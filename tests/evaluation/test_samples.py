@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from lit_agents.evaluation.metrics import wilson
+from lit_agents.evaluation.intervals import wilson
 from lit_agents.evaluation.paired import compare, sign_flip
 from lit_agents.evaluation.samples import pass_at, rate_interval, tally
 from lit_agents.types import StopReason, Task
@@ -23,8 +23,8 @@ def test_a_tally_counts_what_each_task_won_and_leaves_out_what_broke():
 
     played = [of("a", StopReason.WON), of("a", StopReason.LOST), of("b", StopReason.ENVIRONMENT_CRASH)]
     assert tally([*played, of("c", StopReason.TURN_LIMIT), of("c", StopReason.ENVIRONMENT_DIED)]) == {
-        "a": (1, 2),
-        "c": (0, 1),
+        "f/test/a": (1, 2),
+        "f/test/c": (0, 1),
     }
 
 

@@ -40,7 +40,7 @@ def test_a_sound_run_has_no_fault_and_everything_was_looked_at(sound: Path):
     assert checked["prompts that continue the turns before"] == len(sampled) > 50
     # by hand: 16 demonstrations in 6 epochs; of 24 rollouts those with signal, twice
     lines = (sound / "trained.jsonl").read_text().splitlines()
-    kept = 24 - (checked["episodes left out of the loss (no advantage)"])
+    kept = 24 - (checked["episodes left out of the loss"])
     assert checked["trained rows"] == len(lines) == 6 * 16 + 2 * kept and kept > 0
     tokens = sum(len(turn.action_ids) for turn in sampled)
     assert checked["log-probabilities computed again"] == tokens and found.unknown == 0
@@ -100,6 +100,25 @@ def once_too_often(rows: list[dict[str, Any]]) -> None:
     rows.append(rows[-1])
 
 
+def nothing_trained(rows: list[dict[str, Any]]) -> None:
+    rows.clear()
+
+
+def losers_dropped(rows: list[dict[str, Any]]) -> None:
+    """Half of an iteration's rollouts, in every pass."""
+    mine = sorted({row["conversation"] for row in rows if row["stage"] == "rl" and row["iteration"] == 1})
+    rows[:] = [row for row in rows if row["conversation"] not in mine[: len(mine) // 2] or row["iteration"] != 1]
+
+
+def an_epoch_skipped(rows: list[dict[str, Any]]) -> None:
+    rows[:] = [row for row in rows if (row["stage"], row["iteration"]) != ("sft", 3)]
+
+
+def no_version(rows: list[dict[str, Any]]) -> None:
+    for turn in first_rollout(rows)["turns"]:
+        turn["policy_version"] = -1
+
+
 def observation_retokenised(rows: list[dict[str, Any]]) -> None:
     first_rollout(rows)["turns"][1]["observation_ids"].pop(0)
 
@@ -134,6 +153,10 @@ def logprob_rounded(rows: list[dict[str, Any]]) -> None:
         ("trained", other_version, "version 0, sampled by 2"),
         ("trained", other_logprobs, "other log-probabilities"),
         ("trained", once_too_often, "with 2 passes"),
+        ("trained", nothing_trained, "was not trained on"),
+        ("trained", losers_dropped, "was not trained on"),
+        ("trained", an_epoch_skipped, "sft, iteration 3: an episode of task"),
+        ("episodes", no_version, "demonstrated where the policy plays"),
         ("episodes", observation_retokenised, "tokens are not its text's"),
         ("episodes", history_dropped, "not what the action was sampled after"),
         ("episodes", text_changed, "text is not its tokens'"),
@@ -150,6 +173,40 @@ def test_each_fault_is_found(sound: Path, tmp_path: Path, capsys, name: str, cha
     assert main([str(run)]) == 1
     out = capsys.readouterr().out
     assert "FAULT" in out and fault in out
+
+
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        (
+            lambda mask: torch.cat([mask[:, :-1], 0 * mask[:, -1:]], 1),
+            "which the agent sampled",
+        ),  # the last token is lost
+        (lambda mask: mask * 0 + 1, "which the agent did not sample"),  # padding is trained
+    ],
+)
+def test_a_fault_between_sampling_and_loss_is_found(toy: str, capsys, monkeypatch, fault, found):
+    """In the weights of the loss, which are made apart from the tree's own mask."""
+    from lit_agents.rollout import batch
+
+    weigh = batch.token_weights
+    monkeypatch.setattr(batch, "token_weights", lambda mask, per_episode: weigh(fault(mask.float()), per_episode))
+    fit(["--config", toy, "--run", "run", "--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1"])
+    capsys.readouterr()
+    assert main(["run"]) == 1
+    assert found in capsys.readouterr().out
+
+
+def test_weights_of_another_iteration_are_found(sound: Path, tmp_path: Path, capsys):
+    run = Path(shutil.copytree(sound, tmp_path / "run"))
+    for path in run.glob("checkpoints/rl/*.ckpt"):
+        if path.name != "step=2.ckpt":
+            path.unlink()
+    content = torch.load(run / "checkpoints/rl/step=2.ckpt", weights_only=True)
+    torch.save(content | {"global_step": 4}, run / "checkpoints/rl/step=4.ckpt")
+    (run / "checkpoints/rl/step=2.ckpt").unlink()
+    assert main([str(run)]) == 1
+    assert "a log-probability differs by" in capsys.readouterr().out
 
 
 def test_weights_other_than_those_that_sampled_are_found(sound: Path, tmp_path: Path, capsys):
@@ -178,7 +235,8 @@ def test_a_stored_episode_is_read_back_as_it_was(sound: Path):
 
 
 @pytest.mark.slow
-def test_a_run_of_smollm2_in_real_games_has_no_fault(tmp_path: Path, capsys):
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_run_of_smollm2_in_real_games_has_no_fault(tmp_path: Path, capsys, dtype: str):
     pytest.importorskip("textworld")
     for split, count in (("train", 2), ("sft", 4), ("validation", 1), ("test", 1)):
         TextWorld(str(tmp_path / "games")).tasks("w2-o3-q4", split, count)
@@ -187,6 +245,7 @@ def test_a_run_of_smollm2_in_real_games_has_no_fault(tmp_path: Path, capsys):
     args += ["--data.schedule.minibatches", "2", "--data.limits.turns", "3", "--sft.demonstrations", "4"]
     args += ["--sft.epochs", "1", "--sft.minibatches", "4", "--trainer.check_val_every_n_epoch", "1"]
     args += ["--trainer.max_epochs", "2", "--keep_weights", "1", "--run", str(tmp_path / "run")]
+    args += ["--model.policy.init_args.dtype", dtype]
     fit(["--config", str(CONF / "textworld" / "quickstart.yaml"), *args])
     capsys.readouterr()
     assert main([str(tmp_path / "run")]) == 0

@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 import torch
 
+from lit_agents import run_folder
 from lit_agents.environment.textworld import TextWorld
+from lit_agents.errors import BadInput
+from lit_agents.run_folder import RunFolder
 from tests.integration.conftest import TOY
 from tests.integration.zygote import MOMENTS, Zygote
 
@@ -115,6 +118,32 @@ def test_a_run_killed_at_a_chosen_moment(whole, config: Path, zygote: Zygote, tm
     assert status == -signal.SIGKILL, "that moment did not come"
     assert zygote.run(*command, "--ckpt_path", "last")[0] == 0
     assert_same_run(tmp_path / "run", whole[0])
+
+
+def test_the_configuration_is_there_at_every_moment_of_its_replacement(tmp_path: Path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    folder.keep_config("old")
+    writes, write = [0], run_folder.write_whole
+
+    def second_fails(path: Path, text: str) -> None:
+        writes[0] += 1
+        if writes[0] == 2:
+            raise KeyboardInterrupt
+        write(path, text)
+
+    monkeypatch.setattr(run_folder, "write_whole", second_fails)
+    with pytest.raises(KeyboardInterrupt):
+        folder.keep_config("new")
+    assert (tmp_path / "config.yaml").read_text() == (tmp_path / "config.1.yaml").read_text() == "old"
+
+
+def test_a_record_that_became_shorter_is_not_gone_on_with(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    (tmp_path / "episodes.jsonl").write_text("12345")
+    mark = folder.mark()
+    (tmp_path / "episodes.jsonl").write_text("123")
+    with pytest.raises(BadInput, match=r"episodes.jsonl: it has 3 bytes, and had 5"):
+        folder.cut(mark)
 
 
 def test_every_moment_is_tried():

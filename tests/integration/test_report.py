@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_agents.evaluation.metrics import mean_interval, wilson
+from lit_agents.evaluation.intervals import mean_interval, wilson
 from lit_agents.fit import fit
 from lit_agents.report import Scores, gain, main
 
@@ -22,7 +22,9 @@ def test_the_interval_of_a_mean_worked_by_hand():
 def written(folder: str, won: dict[str, dict[str, bool | None]], **changed: object) -> str:
     """A run folder with these test episodes; None is one that the environment broke."""
     Path(folder).mkdir()
-    conditions = {"tasks": "w", "split": "test", "seed": 1, "environment": "e"} | changed
+    sampling = {"temperature": 1.0, "max_tokens": 6, "top_p": 1.0, "top_k": 0}
+    conditions = {"tasks": "w", "split": "test", "turn_limit": 2, "context_limit": 9, "sampling": sampling, "seed": 1}
+    conditions |= {"environment": "e"} | changed
     summary = {"success": {stage: {"conditions": conditions} for stage in won}}
     Path(folder, "summary.json").write_text(json.dumps(summary))
     lines = [{"phase": "rl", "task": {"id": "a"}, "stop": "won", "rewards": {}}]
