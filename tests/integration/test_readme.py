@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lit_agents import audit as audit_command
 from lit_agents import report as report_command
 from lit_agents import tasks as tasks_command
 from lit_agents.evaluate import EvaluateCLI
@@ -53,6 +54,7 @@ def test_a_command_accepts_its_arguments(command, monkeypatch):
         assert parsers[name](args).datamodule.tasks
         return
     others = {"lit_agents.tasks": tasks_command.main, "lit_agents.report": report_command.main}
+    others["lit_agents.audit"] = audit_command.main
     with pytest.raises(SystemExit) as stop:
         others[name]([*args, "--help"])
     assert stop.value.code == 0
