@@ -61,8 +61,12 @@ def measure(
     data.engine.refresh()
     episodes = data.open(module.policy).evaluate(tasks, player, data.evaluation, data.seed, data.on_progress, samples)
     rewards = [data.reward(e) for e in episodes if not e.stop.is_failure]
-    conditions = Conditions.of(data.environment, data.tasks, tasks, data.limits, data.evaluation, data.seed)
-    return Result.of(episodes, rewards, conditions), episodes, rewards
+    return Result.of(episodes, rewards, conditions_of(data)), episodes, rewards
+
+
+def conditions_of(data: RolloutDataModule) -> Conditions:
+    """What a result on the test tasks depends on."""
+    return Conditions.of(data.environment, data.tasks, data.split("test"), data.limits, data.evaluation, data.seed)
 
 
 def policy_player(data: RolloutDataModule, module: AgentModule, steps: int) -> Player:
@@ -144,12 +148,6 @@ class Evaluation:
             results["against"] = self.earlier
         return {name: result for name, result in results.items() if result.n or name == "policy"}
 
-    def conditions(self) -> Conditions:
-        """Of what is measured now."""
-        data = self.cli.datamodule
-        tasks = data.split("test")
-        return Conditions.of(data.environment, data.tasks, tasks, data.limits, data.evaluation, data.seed)
-
     def comparable(self, mine: Conditions) -> list[str]:
         """In what the earlier numbers differ.
 
@@ -189,7 +187,7 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, Result]:
     wanted, data = Evaluation.of(cli), cli.datamodule
     try:
         data.preflight(cli.model.policy.chat, test=None)
-        wanted.comparable(wanted.conditions())
+        wanted.comparable(conditions_of(data))
         data.on_progress = bar.show
         results = wanted.measured()
     finally:

@@ -90,9 +90,7 @@ def test_advantages_are_those_of_the_survivors_among_themselves(toy: str):
     """Computed again from the stored episodes, one group after the other. Nothing is tried again, so that groups shrink."""
     spy = "{trainer: {callbacks: [{class_path: tests.integration.spies.AdvantageSpy, init_args: {path: spy.jsonl}}]}}"
     Path("spy.yaml").write_text(spy)
-    broken = fit(
-        ["--config", toy, "--config", "spy.yaml", *world(0.3, retries=0), "--data.schedule.max_failures", "0.9"]
-    ).folder.path
+    broken = fit(["--config", toy, "--config", "spy.yaml", *world(0.3, retries=0)]).folder.path
     expected: dict[tuple[int, str], list[float]] = defaultdict(list)
     dropped: Counter[int] = Counter()
     groups: dict[tuple[int, str], list[StoredEpisode]] = defaultdict(list)
@@ -108,7 +106,7 @@ def test_advantages_are_those_of_the_survivors_among_themselves(toy: str):
         returns = [s.rewards.total for s in members if s.rewards is not None]
         mean, deviation = statistics.fmean(returns), statistics.stdev(returns)
         for stored, value in zip(members, returns, strict=True):
-            if deviation > 0:
+            if deviation > 0 and value != mean:  # who is worth what his group is on average has no advantage: left out
                 conversation = digest(stored.episode.token_ids)
                 expected[number, conversation].append((value - mean) / (deviation + 1e-6))
     trained: dict[tuple[int, str], list[float]] = defaultdict(list)
@@ -116,7 +114,7 @@ def test_advantages_are_those_of_the_survivors_among_themselves(toy: str):
         row = json.loads(line)
         assert max(row["advantages"]) - min(row["advantages"]) < 1e-6  # the same on all tokens of all turns
         trained[row["iteration"], row["conversation"]].append(row["advantages"][0])
-    assert trained.keys() == expected.keys() and len(expected) > 3
+    assert trained.keys() == expected.keys() and len(expected) > 10
     for key, values in expected.items():
         assert sorted(trained[key]) == pytest.approx(sorted(values), abs=1e-5)
     with (broken / "metrics.csv").open(newline="") as file:
