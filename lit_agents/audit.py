@@ -1,9 +1,9 @@
 """Audit a run's tokens: ``python -m lit_agents.audit RUN [--tolerance NATS]``.
 
 Reads the run's stored episodes again and fails if a trained token is not the sampled one, if the tokens of a turn are not a
-prefix of the next, if the loss covers anything but the agent's own sampled tokens, if an episode that can teach something is not
-trained on, or if log-probabilities computed again with the weights that sampled them differ by more than the tolerance. Weights are those of the checkpoints there are: `fit` keeps
-more of them with ``--keep_weights``.
+prefix of the next, if the loss covers anything but the agent's own sampled tokens, if an episode that can teach something is
+not trained on, or if log-probabilities computed again with the weights that sampled them differ by more than the tolerance.
+Weights are those of the checkpoints there are: `fit` keeps more of them with ``--keep_weights``.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from lit_agents.callbacks.early_warning import Watch
 from lit_agents.errors import BadInput, printable
 from lit_agents.refusal import refusal, wrapped
 from lit_agents.rollout.datamodule import RolloutDataModule
-from lit_agents.run_folder import written_beside
+from lit_agents.whole_files import written_beside
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in a shell."""

@@ -29,8 +29,8 @@ from lit_agents.evaluation.result import Conditions, Result, differences
 from lit_agents.evaluation.samples import name_of
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.players import ExpertPlayer, Player, PolicyPlayer, RandomPlayer
-from lit_agents.run_folder import write_whole
 from lit_agents.types import Episode, TurnRewards
+from lit_agents.whole_files import write_whole
 
 
 class EvaluateCLI(AgentCLI):

@@ -25,6 +25,7 @@ from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_other
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.sft import SFT
 from lit_agents.callbacks.early_warning import EarlyWarning
+from lit_agents.callbacks.kept_weights import KeptWeights
 from lit_agents.callbacks.memory import MemoryPreflight
 from lit_agents.callbacks.progress import Bar, TerminalProgress
 from lit_agents.callbacks.recorder import EpisodeRecorder, mark_in
@@ -41,17 +42,6 @@ STAGES = ("base", "sft", "rl")
 TERMINATED = 143
 """Exit code after SIGTERM, as in a shell."""
 VERSIONS = ("torch", "lightning", "transformers", "peft")
-
-
-class KeptWeights(ModelCheckpoint):
-    """``step=<optimizer steps>.ckpt``; a class of its own, since Lightning tells checkpoints apart by class and interval."""
-
-    @staticmethod
-    def every(iterations: int, folder: Path) -> list[KeptWeights]:
-        """One that keeps the weights after every so many iterations, or none for 0."""
-        options: Any = {"save_top_k": -1, "save_weights_only": True, "save_on_train_epoch_end": True}
-        options["enable_version_counter"] = False  # a resumed run writes the same files again
-        return [KeptWeights(folder, "{step}", every_n_epochs=iterations, **options)] if iterations else []
 
 
 class FitCLI(AgentCLI):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +15,11 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from lit_agents.errors import BadInput
 from lit_agents.evaluation.stored import StoredEpisode
+from lit_agents.metrics_file import MetricsFile
 from lit_agents.types import Episode, TurnRewards
+from lit_agents.whole_files import HALF, to_disk, write_whole
 
 RUNS = Path("runs")
-HALF = ".half"
-"""Ending of a file that is being written; a kill may leave one."""
 SHARED = "LIT_AGENTS_RUN"
 """Environment variable by which the first process of a run tells the processes it starts which folder is theirs."""
 
@@ -172,7 +169,7 @@ class RunFolder:
         """Now. What is counted is on disk before anybody keeps the count."""
         for path in self._growing:
             if self.writes and path.exists():
-                _to_disk(path)
+                to_disk(path)
         return Mark(len(self.metrics.rows), *(path.stat().st_size if path.exists() else 0 for path in self._growing))
 
     def cut(self, mark: Mark, stages: Sequence[str] = ()) -> None:
@@ -198,70 +195,6 @@ class RunFolder:
     @property
     def _growing(self) -> tuple[Path, Path]:
         return self.path / "episodes.jsonl", self.path / "trained.jsonl"
-
-
-class MetricsFile:
-    """``metrics.csv``: a row per iteration, with its stage; new columns are added on the right.
-
-    Numbers are what they are bit for bit; those that depend on the clock have names that end in ``_seconds`` or ``/s``.
-    """
-
-    def __init__(self, path: Path, writes: bool = True) -> None:
-        self._path, self._writes = path, writes
-        self.rows: list[dict[str, str]] = []
-        if path.exists():
-            with path.open(newline="") as file:
-                self.rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
-        self._columns = list(dict.fromkeys(name for row in self.rows for name in row))
-
-    def add(self, stage: str, iteration: int, step: int, numbers: Mapping[str, float]) -> None:
-        """Add a row."""
-        row = {"stage": stage, "iteration": str(iteration), "step": str(step)}
-        row |= {k: repr(float(v)) for k, v in sorted(numbers.items())}
-        self.rows.append(row)
-        if not set(row) <= set(self._columns):
-            self._rewrite()
-        elif self._writes:
-            with self._path.open("a", newline="") as file:
-                csv.DictWriter(file, self._columns).writerow(row)
-
-    def cut(self, count: int) -> None:
-        """Forget later rows."""
-        if count < len(self.rows):
-            del self.rows[count:]
-            self._rewrite()
-
-    def _rewrite(self) -> None:
-        self._columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self._columns)
-        writer.writeheader()
-        writer.writerows(self.rows)
-        if self._writes:
-            write_whole(self._path, text.getvalue())
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write beside, then rename: whoever reads sees the old content or the new one."""
-    with written_beside(path) as beside:
-        beside.write_text(text, encoding="utf-8", newline="")
-
-
-@contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
-    """A name beside a file, to write to; what is there at the end of the block, if it ends well, becomes the file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}{HALF}")
-    try:
-        yield beside
-        _to_disk(beside)  # or the new name may be on disk before the content when the power fails
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _to_disk(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _holds_nothing(folder: Path, chosen: str | None) -> bool:

@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from lit_agents.algorithm import losses
 from lit_agents.algorithm.checkpoint import refuse_other
 from lit_agents.algorithm.kl import KL
+from lit_agents.algorithm.learning_rate import share_of_learning_rate
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import ActionScores, CausalLMPolicy, Weights
 from lit_agents.types import TokenBatch, TokenTree
@@ -290,15 +291,3 @@ class AgentModule(LightningModule):
 def critic_group(module: nn.Module, learning_rate: float) -> dict[str, Any]:
     """A parameter group with its own learning rate."""
     return {"params": list(module.parameters()), "lr": learning_rate}
-
-
-def share_of_learning_rate(step: int, warmup: int, total: float) -> float:
-    """What the learning rate of optimizer step ``step``, from 0, is multiplied by.
-
-    Args:
-        warmup: steps in which it rises to 1.
-        total: steps of the run, after which it would be 0; infinite for no fall.
-    """
-    rising = (step + 1) / warmup if warmup else 1.0
-    falling = (total - step) / (total - warmup) if warmup < total < math.inf else 1.0
-    return max(0.0, min(1.0, rising, falling))

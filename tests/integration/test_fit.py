@@ -11,7 +11,8 @@ import torch
 
 from lit_agents.evaluation.result import Result
 from lit_agents.fit import fit, main
-from lit_agents.run_folder import Mark, MetricsFile, RunFolder
+from lit_agents.metrics_file import MetricsFile
+from lit_agents.run_folder import Mark, RunFolder
 from tests.integration.conftest import ONE_ITERATION
 
 

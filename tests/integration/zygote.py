@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from lit_agents import cli, fit, run_folder
+from lit_agents import cli, fit, metrics_file, run_folder
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.evaluation.stored import StoredEpisode
 from lit_agents.rollout.collector import Collector
@@ -82,8 +82,8 @@ MOMENTS: dict[str, tuple[Any, str, Callable[..., Callable[..., Any]]]] = {
     "in the middle of a checkpoint": (cli.torch, "save", half_a_file),
     "after a checkpoint": (cli.AtomicCheckpoints, "save_checkpoint", after),
     "in the middle of an episode's line": (StoredEpisode, "row", half_a_line),
-    "before a row of numbers": (run_folder.MetricsFile, "add", before),
-    "after a row of numbers": (run_folder.MetricsFile, "add", after),
+    "before a row of numbers": (metrics_file.MetricsFile, "add", before),
+    "after a row of numbers": (metrics_file.MetricsFile, "add", after),
     "after the trained tokens": (run_folder.RunFolder, "add_trained", after),
     "in an evaluation": (Stage, "evaluate", before),
     "after an evaluation": (Stage, "evaluate", after),
