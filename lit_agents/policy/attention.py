@@ -7,6 +7,7 @@ folded into the query length instead of repeating keys and values.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Protocol, cast
 
 import torch
@@ -42,8 +43,12 @@ def _forward(
     *,
     scaling: float,
     attend: Attend,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
+    if softcap is not None or s_aux is not None:
+        raise NotImplementedError("its attention caps scores or has sinks, which token trees do not model")
     return attend(module.layer_idx, query, key, value, scaling), None
 
 
@@ -91,6 +96,41 @@ class _Matmuls(torch.autograd.Function):
         of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
         of_query, of_key = torch.matmul(of_scores, key), torch.matmul(of_scores.transpose(-1, -2), query)
         return of_query, of_key, torch.matmul(weights.transpose(-1, -2), gradient), None
+
+
+def tree_attention(tree: TokenTree, folds: int, dtype: torch.dtype) -> Attend:
+    """The way that suits where the tree is."""
+    return FlexTreeAttention(tree) if tree.ids_S.device.type == "cuda" else TreeAttention(tree, folds, dtype)
+
+
+class FlexTreeAttention:
+    """The same as `TreeAttention` in one fused kernel for GPUs, which skips the blocks of keys that no query sees.
+
+    Args:
+        compiled: off in tests on a CPU, where the kernel is written out in plain operations.
+    """
+
+    def __init__(self, tree: TokenTree, compiled: bool = True) -> None:
+        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+        ends, size = tree.ends_S, len(tree.ends_S)
+
+        def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return (key <= query) & (query < ends[key])
+
+        self._mask = create_block_mask(sees, None, None, size, size, device=str(ends.device))
+        self._attention: Any = _compiled(flex_attention) if compiled else flex_attention
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """See `Attend`."""
+        out = self._attention(query, key, value, block_mask=self._mask, scale=scale, enable_gqa=True)
+        return cast(Tensor, out.transpose(1, 2))
+
+
+@cache
+def _compiled(function: Any) -> Any:
+    """Once for all trees: every tree has another length."""
+    return torch.compile(function, dynamic=True)
 
 
 class TreeAttention:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from lit_agents.errors import BadInput
-from lit_agents.policy.attention import ATTENTION, Attend, TreeAttention, register
+from lit_agents.policy.attention import Attend, tree_attention
 from lit_agents.policy.chat import ChatFormat
+from lit_agents.policy.loading import kv_heads, load_model, read, shapes_of, window
 from lit_agents.policy.weights import PACKAGED, find_weights, weights_hash
 from lit_agents.types import TokenTree
 
@@ -70,6 +71,8 @@ class CausalLMPolicy(nn.Module):
         system: the system message; None leaves it to the model's chat template.
         thinking: let a thinking model write its thoughts before each command.
         gradient_checkpointing: keep one activation per layer and compute the rest again in the backward pass.
+        token_trees: compute what conversations share once. A model that cannot take part in it (a recurrent one, say) is found
+            out when it is loaded and falls back to false, and says so.
 
     Raises:
         BadInput: from the constructor for settings that cannot work together, from `load` for the weights.
@@ -83,6 +86,7 @@ class CausalLMPolicy(nn.Module):
         system: str | None = None,
         thinking: bool = False,
         gradient_checkpointing: bool = False,
+        token_trees: bool = True,
     ) -> None:
         super().__init__()
         if dtype == "bfloat16" and lora is None:
@@ -91,6 +95,7 @@ class CausalLMPolicy(nn.Module):
             raise BadInput("policy.dtype=bfloat16", reason, way_out)
         self.weights, self.dtype, self.lora = weights, getattr(torch, dtype), lora
         self.system, self.thinking, self.gradient_checkpointing = system, thinking, gradient_checkpointing
+        self.token_trees = self.takes_trees = token_trees
         self.mixed: torch.dtype | None = None
         self.model: nn.Module | None = None
 
@@ -104,7 +109,7 @@ class CausalLMPolicy(nn.Module):
         """How messages become tokens. Loads the tokenizer alone."""
         from transformers import AutoTokenizer
 
-        tokenizer = _read(self.weights, lambda: AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False))
+        tokenizer = read(self.weights, lambda: AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False))
         return ChatFormat.from_tokenizer(tokenizer, self.system, self.thinking)
 
     @cached_property
@@ -116,17 +121,10 @@ class CausalLMPolicy(nn.Module):
         """Load the weights and put the adapters in; does nothing the second time. ``meta`` builds shapes only."""
         if self.model is not None:
             return
-        from transformers import AutoConfig, AutoModelForCausalLM
-
-        models: Any = AutoModelForCausalLM
-        register()
-        how = {"dtype": self.dtype, "attn_implementation": ATTENTION, "trust_remote_code": False}
         if device == "meta":
-            with torch.device("meta"):
-                config = _read(self.weights, lambda: AutoConfig.from_pretrained(self.folder, trust_remote_code=False))
-                self.model = models.from_config(config, **how)
+            self.model = shapes_of(self.folder, self.weights, self.dtype)
         else:
-            self.model = _read(self.weights, lambda: models.from_pretrained(self.folder, use_safetensors=True, **how))
+            self.model, self.takes_trees = load_model(self.folder, self.weights, self.dtype, self.token_trees)
         if self.lora is not None:
             self._adapt(self.lora)
         if self.gradient_checkpointing:
@@ -136,14 +134,18 @@ class CausalLMPolicy(nn.Module):
 
     def _adapt(self, lora: LoRA) -> None:
         from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.lora import LoraLayer
 
-        layers = self.config.num_hidden_layers
-        chosen = None if lora.last_layers is None else list(range(max(0, layers - lora.last_layers), layers))
+        count = self.config.num_hidden_layers
+        chosen = None if lora.last_layers is None else list(range(max(0, count - lora.last_layers), count))
         config = LoraConfig(
             r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), layers_to_transform=chosen
         )
         self.hf.requires_grad_(False)
         inject_adapter_in_model(config, self.hf)
+        for layer in self.hf.modules():
+            if isinstance(layer, LoraLayer):  # peft's way to float32 and autocast's way back would only take time
+                layer.cast_input_dtype_enabled = False
         for parameter in self.trainable.values():
             parameter.data = parameter.data.to(torch.promote_types(torch.float32, self.dtype))
 
@@ -205,9 +207,41 @@ class CausalLMPolicy(nn.Module):
 
     def hidden(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """(S,) token ids and positions -> (S, H) last hidden states; ``attend`` says what each token sees."""
+        limit = window(self.config)
+        if limit is not None and len(positions) and int(positions.max()) >= limit:
+            reason = f"a conversation is longer than the model's sliding window of {limit} tokens."
+            raise BadInput("data.limits.context", reason, f"Lower it to {limit}, or set policy token_trees to false.")
         base = self.hf.base_model
         out = base(input_ids=ids[None], position_ids=positions[None], attend=attend, use_cache=False)
         return cast(Tensor, out.last_hidden_state[0])
+
+    def hidden_of_rows(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Conversations -> (R, T, H) last hidden states by the model's own attention, whatever on padding.
+
+        Padded on the right, where nothing that comes before can see it.
+        """
+        longest = max(map(len, rows))
+        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=self.device)
+        return cast(Tensor, self.hf.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+
+    def hidden_of_tree(self, tree: TokenTree) -> Tensor:
+        """(S, H), in the type that is computed in."""
+        if self.takes_trees:
+            folds, kind = self.config.num_attention_heads // kv_heads(self.config), self.device.type
+            compute = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
+            return self.hidden(tree.ids_S, tree.positions_S, tree_attention(tree, folds, compute))
+        leaves = sorted(set(tree.last_B.tolist()))
+        paths = [torch.nonzero(tree.ends_S[: leaf + 1] > leaf).squeeze(1) for leaf in leaves]
+        hidden_RTH = self.hidden_of_rows([tree.ids_S[path].tolist() for path in paths])
+        row_S = torch.zeros_like(tree.ids_S)
+        for row, path in enumerate(paths):
+            row_S[path] = row
+        return hidden_RTH[row_S, tree.positions_S]
+
+    def computed(self, tree: TokenTree) -> int:
+        """Tokens that go through the model for a tree."""
+        leaves = list(set(tree.last_B.tolist()))
+        return len(tree.ids_S) if self.takes_trees else int((tree.positions_S[leaves] + 1).sum())
 
     def logits(self, hidden: Tensor, temperature: float) -> Tensor:
         """(..., H) -> (..., V) in at least float32, divided by the temperature."""
@@ -217,11 +251,8 @@ class CausalLMPolicy(nn.Module):
 
     def score(self, tree: TokenTree, temperature: float) -> ActionScores:
         """Log-probabilities of a tree's action tokens; the LM head runs on those alone."""
-        folds = self.config.num_attention_heads // self.config.num_key_value_heads
         with self.precision():
-            kind = self.device.type
-            compute = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
-            hidden_SH = self.hidden(tree.ids_S, tree.positions_S, TreeAttention(tree, folds, compute))
+            hidden_SH = self.hidden_of_tree(tree)
             hidden_UH = hidden_SH[tree.sources_U]
             logits_UV = self.logits(hidden_UH, temperature)
         logprobs_UV = torch.log_softmax(logits_UV, dim=-1)
@@ -233,26 +264,6 @@ class CausalLMPolicy(nn.Module):
             hidden_UH[tree.index_BA],
             hidden_SH[tree.last_B],
         )
-
-
-def _read(name: str, load: Callable[[], Any]) -> Any:
-    """What is in a model's folder, without running any code of it.
-
-    Raises:
-        BadInput: it comes with code of its own, or cannot be read.
-    """
-    from safetensors import SafetensorError
-
-    try:
-        return load()
-    except (ValueError, OSError, SafetensorError) as error:
-        if "trust_remote_code" in str(error):
-            reason = "comes with code of its own, which would have to be run to load it."
-            raise BadInput(name, reason, "Choose a model whose architecture transformers itself knows.") from error
-        reason = f"cannot be loaded ({type(error).__name__}: {str(error)[:300]})."
-        raise BadInput(
-            name, reason, "Load it once with transformers and write it again with save_pretrained."
-        ) from error
 
 
 def _entropy(logprobs_UV: Tensor, rows: int = 64) -> Tensor:

@@ -75,21 +75,35 @@ def log_distribution(logits_BV: Tensor, sampling: Sampling) -> Tensor:
 
 
 def draw(
-    logits_BV: Tensor, sampling: Sampling, streams: Sequence[np.random.Generator]
-) -> tuple[list[int], list[float]]:
-    """One token per row by inverting the distribution function at the row's own next random number.
+    logits_RV: Tensor, sampling: Sampling, streams: Sequence[Sequence[np.random.Generator]]
+) -> list[list[tuple[int, float]]]:
+    """Tokens by inverting the distribution function at the streams' next random numbers.
+
+    Args:
+        logits_RV: one row for all conversations that are still equal, divided by the temperature.
+        streams: those that draw from each row.
 
     Returns:
-        Tokens, and their log-probabilities under the distribution drawn from (0 where the choice is greedy).
+        For each stream its token, and the token's log-probability under the distribution drawn from (0 where the choice is
+        greedy).
     """
     if sampling.temperature == 0:
-        return logits_BV.argmax(-1).tolist(), [0.0] * len(streams)
-    logprobs_BV = log_distribution(logits_BV, sampling)
-    uniform_B = torch.tensor([s.random() for s in streams], dtype=torch.float64, device=logits_BV.device)
+        return [[(token, 0.0)] * len(row) for token, row in zip(logits_RV.argmax(-1).tolist(), streams, strict=True)]
+    logprobs_RV = log_distribution(logits_RV, sampling)
+    most = max(map(len, streams))
+    uniform_RM = torch.tensor(
+        [[*(s.random() for s in row), *[0.0] * (most - len(row))] for row in streams],
+        dtype=torch.float64,
+        device=logits_RV.device,
+    )
     # float64: a float32 running sum over 49,152 tokens is off by more than the probability of most of them
-    reached_BV = logprobs_BV.exp().cumsum(-1, dtype=torch.float64)
-    total_B = reached_BV[:, -1]
+    reached_RV = logprobs_RV.exp().cumsum(-1, dtype=torch.float64)
+    total_R1 = reached_RV[:, -1:]
     # just below the total at most, so that rounding never reaches past the last token that has a probability
-    wanted_B = torch.minimum(uniform_B * total_B, total_B.nextafter(torch.zeros_like(total_B)))
-    ids_B1 = torch.searchsorted(reached_BV, wanted_B[:, None], right=True)
-    return ids_B1.squeeze(1).tolist(), logprobs_BV.gather(1, ids_B1).squeeze(1).tolist()
+    wanted_RM = torch.minimum(uniform_RM * total_R1, total_R1.nextafter(torch.zeros_like(total_R1)))
+    ids_RM = torch.searchsorted(reached_RV, wanted_RM, right=True)
+    scores_RM = logprobs_RV.gather(1, ids_RM)
+    pairs = [
+        list(zip(ids, scores, strict=True)) for ids, scores in zip(ids_RM.tolist(), scores_RM.tolist(), strict=True)
+    ]
+    return [row[: len(s)] for row, s in zip(pairs, streams, strict=True)]

@@ -126,7 +126,7 @@ def assert_same(found: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize("block", [1, 5, 16, 128])
 @pytest.mark.parametrize("name", MODELS)
 def test_scores_and_gradients_on_a_tree_are_those_of_the_plain_model(folders, monkeypatch, name: str, block: int):
-    monkeypatch.setattr(causal_lm, "TreeAttention", lambda *args: TreeAttention(*args, block=block))
+    monkeypatch.setattr(causal_lm, "tree_attention", lambda *args: TreeAttention(*args, block=block))
     policy, model = policy_of(folders[name]), plain_model(folders[name])
     episodes = shared_beginnings(block)
     tree = token_tree(episodes)

@@ -223,8 +223,19 @@ class Numbers:
 
 
 def drawn(logits: list[float], sampling: Sampling, *uniforms: float) -> tuple[list[int], list[float]]:
-    rows = torch.tensor([logits] * len(uniforms))
-    return draw(rows, sampling, [Numbers(u) for u in uniforms])  # type: ignore[misc]
+    (pairs,) = draw(torch.tensor([logits]), sampling, [[Numbers(u) for u in uniforms]])  # type: ignore[misc]
+    return [token for token, _ in pairs], [score for _, score in pairs]
+
+
+def test_streams_that_share_a_row_draw_what_they_would_draw_alone():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 7)
+    together = draw(logits, Sampling(), [[stream(r, m) for m in range(r + 1)] for r in range(3)])
+    alone = [[draw(logits[r : r + 1], Sampling(), [[stream(r, m)]])[0][0] for m in range(r + 1)] for r in range(3)]
+    assert together == alone
+    assert draw(logits, Sampling(temperature=0), [[stream(0)] * 2] * 3) == [
+        [(int(row.argmax()), 0.0)] * 2 for row in logits
+    ]
 
 
 def test_a_token_is_drawn_where_the_distribution_function_crosses_the_random_number():
@@ -253,14 +264,14 @@ def test_rare_tokens_keep_their_share():
     # a token of 1/2, ten of 1e-8, one of 1/2: next to 1/2 a running sum in float32 moves in steps of 6e-8
     logits_V = torch.tensor([0.5, *[1e-8] * 10, 0.5]).log()
     uniforms = [0.5 + k * 1e-9 for k in range(-250, 250)]
-    tokens, _ = draw(logits_V.expand(500, -1), Sampling(), [Numbers(u) for u in uniforms])  # type: ignore[misc]
+    tokens, _ = drawn(logits_V.tolist(), Sampling(), *uniforms)
     assert tokens == sorted(tokens) and set(tokens) == set(range(12))
     assert all(9 <= tokens.count(t) <= 11 for t in range(1, 11))
 
 
 def test_greedy_takes_the_likeliest_and_uses_no_random_number():
-    tokens, logprobs = draw(torch.tensor([[0.0, 3.0, 1.0]]), Sampling(temperature=0), [Numbers()])  # type: ignore[list-item]
-    assert (tokens, logprobs) == ([1], [0.0])
+    (pairs,) = draw(torch.tensor([[0.0, 3.0, 1.0]]), Sampling(temperature=0), [[Numbers()]])  # type: ignore[list-item]
+    assert pairs == [(1, 0.0)]
 
 
 @pytest.mark.parametrize(
@@ -320,10 +331,6 @@ def test_training_with_truncated_or_greedy_actions_is_refused(settings: dict[str
 
 
 def test_a_random_number_rounded_up_to_the_total_still_draws_a_token_that_was_kept():
-    class Largest:
-        def random(self) -> float:
-            return 1.0  # what a product just below the total may round to
-
-    logits = torch.tensor([[3.0, 2.0, 1.0, 0.0, -1.0]] * 3).log_softmax(-1)
-    drawn, scores = draw(logits, Sampling(top_k=2), [Largest()] * 3)
-    assert drawn == [1, 1, 1] and all(score > -2 for score in scores)
+    # 1.0 is what a product just below the total may round to
+    tokens, scores = drawn([3.0, 2.0, 1.0, 0.0, -1.0], Sampling(top_k=2), 1.0, 1.0, 1.0)
+    assert tokens == [1, 1, 1] and all(score > -2 for score in scores)

@@ -1,4 +1,8 @@
-"""Keys and values of many conversations in memory that is allocated once, read in place."""
+"""Keys and values of computed tokens in memory that is allocated once, and attention that reads them where they are.
+
+Tokens stand in no order: a block lists the places its queries look at. What several conversations share is stored once, and
+read once for all of them.
+"""
 
 from __future__ import annotations
 
@@ -6,100 +10,131 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lit_agents.policy.attention import additive, fold, masked_attention
+from lit_agents.policy.attention import masked_attention
+from lit_agents.policy.engine.prefix_trie import Places, common_prefix
+
+CLUSTER = 8
+"""Conversations whose newest tokens are attended together: their shared keys are read once, but each is compared with all."""
+QUERIES = 128
+"""New tokens of one conversation that are attended together; the keys behind a token are computed for it in vain."""
 
 
 @dataclass(frozen=True)
-class Span:
-    """Some new tokens of one conversation, and where they stand in the flat sequence fed to the model."""
+class Block:
+    """Queries that look at the same keys, T times at once; all of one size, shorter ones padded."""
 
-    slot: int
-    start: int
-    """Tokens of this conversation that are already in the cache."""
-    length: int
-    """New tokens."""
-    offset: int
-    """Place of the first new token in the flat sequence."""
+    sizes: tuple[int, ...]
+    """(T,) queries that are real; in all blocks together they are the rows of the flat sequence, in order."""
+    keys_TL: Places
+    """Places of keys; anything on padding."""
+    sees_TQL: NDArray[np.bool_]
+    """Which of them each query sees."""
+
+
+def causal_block(path: Places, new: int) -> Block:
+    """The last ``new`` tokens of a conversation."""
+    sees = np.tri(new, len(path), len(path) - new, dtype=bool)
+    return Block((new,), path[None], sees[None])
+
+
+def newest_block(paths: Sequence[Places]) -> Block:
+    """The last token of each conversation. Those that are alike must be neighbours: a trie's depth-first order."""
+    clusters: list[list[Places]] = []
+    for path in paths:
+        mine = clusters[-1] if clusters else []
+        if not mine or len(mine) == CLUSTER or 2 * common_prefix(mine[0], path) < len(path):
+            clusters.append(mine := [])
+        mine.append(path)
+    parts = [_together(cluster) for cluster in clusters]
+    most_keys = max(len(keys) for keys, _ in parts)
+    sizes = tuple(map(len, clusters))
+    keys_TL = np.zeros((len(parts), most_keys), dtype=np.int64)
+    sees_TQL = np.zeros((len(parts), max(sizes), most_keys), dtype=bool)
+    sees_TQL[:, :, 0] = True  # a query that is padding must see something, or its softmax is 0 / 0
+    for t, (keys, sees) in enumerate(parts):
+        keys_TL[t, : len(keys)] = keys
+        sees_TQL[t, : len(sees), : len(keys)] = sees
+    return Block(sizes, keys_TL, sees_TQL)
+
+
+def _together(cluster: Sequence[Places]) -> tuple[Places, NDArray[np.bool_]]:
+    """The nodes of several paths, each once, and which of them each path has."""
+    shared = [0, *(common_prefix(before, path) for before, path in pairwise(cluster))]
+    tails = [path[start:] for path, start in zip(cluster, shared, strict=True)]
+    ends = np.cumsum([len(tail) for tail in tails])
+    sees = np.zeros((len(cluster), int(ends[-1])), dtype=bool)
+    places = np.zeros(0, dtype=np.int64)  # where the path before stands among the keys
+    for row, (start, tail, end) in enumerate(zip(shared, tails, ends, strict=True)):
+        places = np.concatenate([places[:start], np.arange(end - len(tail), end)])
+        sees[row, places] = True
+    return np.concatenate(tails), sees
 
 
 class KVCache:
-    """(layers, slots, kv heads, context, D) twice. Its memory is touched, and so taken, only as slots fill."""
+    """(layers, kv heads, places, D) twice. Its memory is touched, and so taken, only as places are used."""
 
-    def __init__(self, layers: int, slots: int, kv_heads: int, context: int, width: int, like: Tensor) -> None:
-        shape = (layers, slots, kv_heads, context, width)
+    def __init__(self, layers: int, kv_heads: int, places: int, width: int, like: Tensor) -> None:
+        shape = (layers, kv_heads, places, width)
         # zeros, not empty: a masked place is still read, and garbage there could be NaN, which no mask removes
         self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
         self.values = torch.zeros(shape, dtype=like.dtype, device=like.device)
 
-    def copy(self, source: int, target: int, start: int, stop: int) -> None:
-        """Give one slot the tokens [start, stop) of another."""
-        for store in (self.keys, self.values):
-            store[:, target, :, start:stop] = store[:, source, :, start:stop]
-
-    def write(self, layer: int, spans: Sequence[Span], key: Tensor, value: Tensor) -> None:
-        """Store (1, kv heads, S, D) keys and values of a flat sequence."""
-        for store, new in ((self.keys[layer], key[0]), (self.values[layer], value[0])):
-            for s in spans:
-                store[s.slot, :, s.start : s.start + s.length] = new[:, s.offset : s.offset + s.length]
+    @property
+    def nbytes(self) -> int:
+        """When all of it is used."""
+        return self.keys.nbytes + self.values.nbytes
 
 
-class PrefillAttention:
-    """New tokens of several conversations, each seeing its own conversation up to itself. No padding."""
+class CachedAttention:
+    """New tokens are stored first, so a block may look at other new tokens as well as at what was there.
 
-    def __init__(self, cache: KVCache, spans: Sequence[Span], folds: int) -> None:
-        self._cache, self._spans, self._biases = cache, spans, []
-        device = cache.keys.device
-        for span in spans:
-            new = torch.arange(span.start, span.start + span.length, device=device)
-            sees = torch.arange(span.start + span.length, device=device)[None] <= new[:, None]
-            self._biases.append(additive(sees, folds, cache.keys.dtype))
+    Args:
+        cache: where keys and values are.
+        places: (S,) where the new tokens go, in the order of the flat sequence.
+        blocks: who looks at what; their queries are the S new tokens in order.
+        folds: queries per key head.
+    """
 
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """See `lit_agents.policy.attention.Attend`."""
-        self._cache.write(layer, self._spans, key, value)
-        heads, kv_heads, width = query.shape[1], key.shape[1], query.shape[3]
-        out = torch.empty_like(query)
-        for span, bias in zip(self._spans, self._biases, strict=True):
-            stop = span.offset + span.length
-            folded = fold(query[:, :, span.offset : stop], kv_heads)
-            k = self._cache.keys[layer, span.slot : span.slot + 1, :, : span.start + span.length]
-            v = self._cache.values[layer, span.slot : span.slot + 1, :, : span.start + span.length]
-            attended = masked_attention(folded, k, v, bias, scale)
-            out[:, :, span.offset : stop] = attended.reshape(1, heads, span.length, width)
-        return out.transpose(1, 2)
-
-
-class DecodeAttention:
-    """One new token for each of several conversations. Neighbouring slots are attended in one call, in place."""
-
-    def __init__(self, cache: KVCache, spans: Sequence[Span]) -> None:
-        self._cache = cache
-        cuts = [0, *(i for i in range(1, len(spans)) if spans[i].slot != spans[i - 1].slot + 1), len(spans)]
-        self._slots = torch.tensor([s.slot for s in spans], device=cache.keys.device)
-        self._starts = torch.tensor([s.start for s in spans], device=cache.keys.device)
-        self._runs = []
-        for first, last in pairwise(cuts):
-            lengths = self._starts[first:last] + 1
-            sees = torch.arange(int(lengths.max()), device=lengths.device)[None] < lengths[:, None]
-            bias = torch.zeros(sees.shape, dtype=cache.keys.dtype, device=sees.device).masked_fill_(
-                ~sees, float("-inf")
+    def __init__(self, cache: KVCache, places: Sequence[int], blocks: Sequence[Block], folds: int) -> None:
+        self._cache, self._folds = cache, folds
+        device, dtype = cache.keys.device, cache.keys.dtype
+        self._new = torch.tensor(places, device=device)
+        heads = torch.arange(cache.keys.shape[1], device=device)[:, None] * cache.keys.shape[2]
+        self._parts = []
+        first = 0
+        for block in blocks:
+            real = torch.tensor(block.sizes)[:, None] > torch.arange(block.sees_TQL.shape[1])
+            rows = torch.zeros(real.shape, dtype=torch.long)
+            rows[real] = torch.arange(first, first + sum(block.sizes))
+            first += sum(block.sizes)
+            keys = (heads + torch.from_numpy(block.keys_TL.reshape(-1)).to(device)).reshape(-1)
+            bias = torch.zeros(block.sees_TQL.shape, dtype=dtype).masked_fill_(
+                ~torch.from_numpy(block.sees_TQL), -torch.inf
             )
-            self._runs.append((first, last, spans[first].slot, bias[:, None, None]))
+            bias = bias.to(device).repeat(1, folds, 1)[None]
+            real_rows = torch.nonzero(real.reshape(-1)).squeeze(1)
+            self._parts.append((rows.to(device), keys, bias, real_rows.to(device)))
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See `lit_agents.policy.attention.Attend`."""
-        for store, new in ((self._cache.keys[layer], key[0]), (self._cache.values[layer], value[0])):
-            store[self._slots, :, self._starts] = new.transpose(0, 1).to(store.dtype)
-        kv_heads, rows = key.shape[1], query[0].transpose(0, 1)  # (S, heads, D): one query per conversation
-        out = torch.empty_like(rows)
-        for first, last, slot, bias in self._runs:
-            stop = slot + last - first
-            k = self._cache.keys[layer, slot:stop, :, : bias.shape[-1]]
-            v = self._cache.values[layer, slot:stop, :, : bias.shape[-1]]
-            q = rows[first:last].reshape(last - first, kv_heads, -1, rows.shape[-1])
-            attended = masked_attention(q, k, v, bias, scale)
-            out[first:last] = attended.flatten(1, 2)
-        return out[None]
+        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        keys.index_copy_(1, self._new, key[0].to(keys.dtype))
+        values.index_copy_(1, self._new, value[0].to(values.dtype))
+        kv_heads, width = keys.shape[0], query.shape[3]
+        heads_KFSD = query[0].reshape(kv_heads, self._folds, -1, width)
+        outputs = []
+        for rows, places, bias, real in self._parts:
+            times, most = rows.shape
+            q = heads_KFSD.index_select(2, rows.reshape(-1)).reshape(kv_heads, self._folds, times, most, width)
+            q = q.transpose(1, 2).reshape(kv_heads, times, self._folds * most, width)
+            k = keys.view(-1, width).index_select(0, places).view(kv_heads, times, -1, width)
+            v = values.view(-1, width).index_select(0, places).view(kv_heads, times, -1, width)
+            out = masked_attention(q, k, v, bias, scale).reshape(kv_heads, times, self._folds, most, width)
+            out = out.permute(1, 3, 0, 2, 4).reshape(times * most, kv_heads * self._folds, width)
+            outputs.append(out if len(real) == len(out) else out.index_select(0, real))
+        return torch.cat(outputs)[None]
