@@ -26,7 +26,6 @@ SMALL = {
 CANNOT = {
     "mamba": ({"state_size": 8}, "does not support an attention implementation"),
     "bloom": ({"n_head": 4, "n_layer": 2}, "another conversation is seen"),
-    "falcon_h1": ({}, "another conversation is seen"),
     "gemma2": ({"head_dim": 8, "final_logit_softcapping": None}, "caps scores"),
     "mistral": ({"sliding_window": 8}, "sliding window is 8"),
 }
