@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_agents.algorithm import losses
+from lit_agents.algorithm.accumulate import refuse_accumulation, total_loss
 from lit_agents.algorithm.checkpoint import refuse_other
 from lit_agents.algorithm.kl import KL
 from lit_agents.algorithm.learning_rate import share_of_learning_rate
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import ActionScores, CausalLMPolicy, Weights
-from lit_agents.types import TokenBatch, TokenTree
+from lit_agents.types import Minibatch, TokenBatch, TokenTree
 
 PER_TOKEN = ("entropy", "logprob_gap", "update_kl")
 """Numbers of an iteration that are means over trained tokens."""
@@ -187,6 +188,7 @@ class AgentModule(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Everything trained in this epoch must have been sampled with these weights."""
+        refuse_accumulation(self.trainer.accumulate_grad_batches)  # a callback can have changed it
         self._sums, self._expected_version = {}, self.global_step
 
     @property
@@ -196,21 +198,25 @@ class AgentModule(LightningModule):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Frozen dataclasses move themselves; validation episodes stay where they are."""
-        return batch.to(device) if isinstance(batch, TokenBatch) else batch
+        return batch.to(device) if isinstance(batch, Minibatch) else batch
 
-    def training_step(self, batch: TokenBatch) -> Tensor:
-        """One micro-batch. Its losses add up over the accumulated micro-batches of an optimizer step.
+    def training_step(self, minibatch: Minibatch) -> Tensor:
+        """The loss of one optimizer step, summed over the parts of its minibatch; see `total_loss`.
 
         Raises:
             RuntimeError: the batch was sampled with other weights than this iteration began with.
         """
-        if batch.policy_version != self.expected_version:
-            raise RuntimeError(
-                f"stale batch: sampled at policy version {batch.policy_version}, trained at {self.expected_version}"
-            )
-        accumulated = self.trainer.accumulate_grad_batches
-        if len(batch.tree.ids_S) == 0:  # fewer episodes with signal than micro-batches; every rank must still step
-            return cast(Tensor, sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad))
+        version, expected = minibatch.policy_version, self.expected_version
+        if version != expected:
+            raise RuntimeError(f"stale batch: sampled at policy version {version}, trained at {expected}")
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scale = 1.0 if scaler is None else float(scaler.get_scale())
+        self.zero_grad()  # of the last step; Lightning does it only when this step's are there as well
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        return total_loss(self._loss_of_part, minibatch.parts, parameters, scale)
+
+    def _loss_of_part(self, batch: TokenBatch) -> Tensor:
+        """What a part adds to the loss; its numbers are noted."""
         scores = self.policy.score(batch.tree, self.temperature)
         loss, numbers = self.loss(scores, batch)
         if self.kl.loss:
@@ -224,7 +230,7 @@ class AgentModule(LightningModule):
             self._add({"logprob_gap": (batch.weights_BA * gap_BA).sum()})
             self._add({"update_kl": (batch.weights_BA * moved_BA).sum()})
         self._add({"weight": batch.weights_BA.sum(), "computed_tokens": torch.tensor(len(batch.tree.ids_S))})
-        return loss * accumulated  # Lightning divides by it; the weights already make a sum of it
+        return loss
 
     def _add(self, numbers: dict[str, Tensor]) -> None:
         for name, number in numbers.items():

@@ -15,7 +15,7 @@ from lit_agents.algorithm.module import AgentModule, Experience
 from lit_agents.errors import BadInput
 from lit_agents.policy.sampling import stream
 from lit_agents.reward.base import Reward
-from lit_agents.rollout.batch import Credited, balanced, columns_of
+from lit_agents.rollout.batch import Credited, columns_of, packed
 from lit_agents.rollout.collector import Job
 from lit_agents.rollout.ranks import from_all_ranks
 from lit_agents.rollout.sampler import TaskSampler
@@ -188,17 +188,17 @@ class Recruiter:
         raise BadInput("data.environment", reason, "Mend the environment, or raise data.schedule.max_failures.")
 
 
-def credited(found: Iteration, module: AgentModule, parts: int) -> tuple[Credited, dict[str, float]]:
+def credited(found: Iteration, module: AgentModule, budget: int) -> tuple[Credited, dict[str, float]]:
     """Advantages for every action token, and numbers to log.
 
     Args:
-        parts: forward passes in which reference and critic are computed, to bound memory.
+        budget: distinct tokens that go through the model at once.
     """
     columns = columns_of(found.episodes, found.rewards)
     mask_BA, ref_BA, rewards_BA = columns.mask_BA, columns.logprobs_BA, columns.rewards_BA
     values_BA, after_B, numbers = torch.zeros_like(rewards_BA), torch.zeros(len(found.episodes)), dict[str, float]()
     if module.needs_assessment:
-        assessed_BA, values_BA, after_B = _assessed(found.episodes, module, parts, mask_BA)
+        assessed_BA, values_BA, after_B = _assessed(found, module, budget, mask_BA)
         ref_BA = assessed_BA if module.kl.used else ref_BA
         after_B = after_B * torch.tensor([float(e.stop.is_truncated) for e in found.episodes])
     if module.kl.used:
@@ -217,19 +217,16 @@ def credited(found: Iteration, module: AgentModule, parts: int) -> tuple[Credite
     if module.has_critic:
         numbers["explained_variance"] = float(losses.explained_variance(values_BA, returns_BA, mask_BA))
     version = found.policy_version
-    return Credited(found.episodes, columns, advantages_BA, returns_BA, values_BA, ref_BA, version), numbers
+    made = (advantages_BA, returns_BA, values_BA, ref_BA, found.group_numbers(), version)
+    return Credited(found.episodes, columns, *made), numbers
 
 
-def _assessed(
-    episodes: Sequence[Episode], module: AgentModule, parts: int, mask_BA: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _assessed(found: Iteration, module: AgentModule, budget: int, mask_BA: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`AgentModule.assess` over all episodes, in parts."""
     ref_BA, values_BA = torch.zeros(mask_BA.shape), torch.zeros(mask_BA.shape)
-    after_B = torch.zeros(len(episodes))
-    for rows in balanced([len(e.token_ids) for e in episodes], parts):
-        if not rows:
-            continue
-        tree = token_tree([episodes[b] for b in rows]).to(module.policy.device)
+    after_B = torch.zeros(len(mask_BA))
+    for rows in packed([e.token_ids for e in found.episodes], found.group_numbers().tolist(), budget):
+        tree = token_tree([found.episodes[b] for b in rows]).to(module.policy.device)
         ref, values, after = (x.float().cpu() for x in module.assess(tree))
         ref_BA[rows, : ref.shape[1]], values_BA[rows, : values.shape[1]], after_B[rows] = ref, values, after
     return ref_BA, torch.where(mask_BA, values_BA, 0.0), after_B

@@ -41,7 +41,7 @@ def data() -> Iterator[RolloutDataModule]:
     """Two rounds of three words; each right answer is worth a half."""
     made = RolloutDataModule(
         EchoWorld(), "r2-w3", reward=ScoreGain(), train_tasks=64, test_tasks=128,
-        schedule=Schedule(tasks=8, group_size=8, minibatches=2, micro_batches=1),
+        schedule=Schedule(tasks=8, group_size=8, minibatches=2),
         limits=Limits(turns=4, context=200, concurrent=64), sampling=Sampling(max_tokens=8),
     )  # fmt: skip
     yield made
