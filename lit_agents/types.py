@@ -205,7 +205,10 @@ class TokenBatch:
     weights_BA: Tensor
     """What each action token counts for in the loss; sums to 1 over the parts (and, averaged, the ranks) of a minibatch."""
     old_logprobs_BA: Tensor
-    """At sampling time."""
+    """At sampling time, as the sampler said."""
+    own_logprobs_BA: Tensor
+    """By the trainer's own computation with the weights of sampling time; equal to ``old_logprobs_BA`` where no correction is
+    asked for."""
     ref_logprobs_BA: Tensor
     """Under the reference policy; equal to ``old_logprobs_BA`` where no KL is asked for."""
     advantages_BA: Tensor

@@ -22,6 +22,7 @@ class Fault:
 
 ADVANTAGES, LOSSES = ("tests/algorithm/test_advantages.py",), ("tests/algorithm/test_losses.py",)
 ACCUMULATE = ("tests/algorithm/test_accumulate.py",)
+SAMPLER = ("tests/algorithm/test_sampler.py",)
 MODULE, TRIE = ("tests/algorithm/test_module.py",), ("tests/rollout/test_trie.py",)
 ITERATION, COLLECTOR = ("tests/rollout/test_iteration.py",), ("tests/rollout/test_collector.py",)
 ENGINE, POLICY, CHAT = (
@@ -68,8 +69,8 @@ FAULTS = [
           "running = torch.where(mask_BA[:, a], delta + gamma * lam * running, running)",
           "running = torch.where(mask_BA[:, a], delta + lam * running, running)", ADVANTAGES),
     Fault("bootstrap past every end", "rollout/iteration.py",
-          "after_B = after_B * torch.tensor([float(e.stop.is_truncated) for e in found.episodes])",
-          "after_B = after_B * torch.tensor([1.0 for e in found.episodes])", MODULE),
+          "after_B = assessed.after_B * torch.tensor([float(e.stop.is_truncated) for e in found.episodes])",
+          "after_B = assessed.after_B * torch.tensor([1.0 for e in found.episodes])", MODULE),
     Fault("bootstrap though it was not asked for", "algorithm/ppo.py",
           "return values_BA, after_B if self.bootstrap_truncated else zeros_like(after_B)",
           "return values_BA, after_B", MODULE),
@@ -119,6 +120,25 @@ FAULTS = [
           "    if per_episode:", "    if not per_episode:", LOSSES),
     Fault("unlearn the demonstrations", "algorithm/losses.py",
           "return -(weights_BA * logprobs_BA).sum()", "return (weights_BA * logprobs_BA).sum()", LOSSES),
+    Fault("correct without a cap", "algorithm/losses.py", ".exp().clamp(max=cap)", ".exp()", LOSSES + SAMPLER),
+    Fault("turn the correction round", "algorithm/losses.py",
+          "return (own_logprobs_BA - old_logprobs_BA).exp()", "return (old_logprobs_BA - own_logprobs_BA).exp()", LOSSES),
+    Fault("learn the correction", "algorithm/losses.py", "factors_BA.detach()", "factors_BA", LOSSES),
+    Fault("measure corrected updates from the sampler", "algorithm/module.py",
+          "columns = (scores.logprobs_BA, own_BA, batch", "columns = (scores.logprobs_BA, batch.old_logprobs_BA, batch", SAMPLER),
+    Fault("take the sampler's word for the trainer's", "rollout/iteration.py",
+          "own_BA if module.importance_cap is None else assessed.own_BA", "own_BA", SAMPLER),
+    Fault("hold the sampler against weights that have moved", "algorithm/module.py",
+          "if cap is not None or self.global_step == self._expected_version:", "if True:", SAMPLER),
+    Fault("turn the sampler's KL round", "algorithm/module.py",
+          '"sampler_kl": losses.kl_k3(old_BA, own_BA)', '"sampler_kl": losses.kl_k3(own_BA, old_BA)', SAMPLER),
+    Fault("count no token as truncated", "algorithm/module.py",
+          "ratio_BA > cap", "ratio_BA > cap * 1e9", SAMPLER),
+    Fault("correct with a cap below 1", "algorithm/module.py",
+          "importance_cap is not None and importance_cap < 1", "importance_cap is not None and importance_cap < 0", MODULE),
+    Fault("average the largest ratio", "algorithm/tally.py",
+          'max(self._largest.get(name, float("-inf")), float(number))', "float(number)",
+          ("tests/algorithm/test_tally.py",)),
     # the module
     Fault("train on stale rollouts", "algorithm/module.py",
           "if version != expected:", "if version < -1:", MODULE),
@@ -133,7 +153,7 @@ FAULTS = [
           "parameters, allow_unused=True)", "parameters, allow_unused=True, retain_graph=True)",
           ACCUMULATE),
     Fault("scale gradients when they have vanished", "algorithm/accumulate.py",
-          "torch.autograd.grad(scaled, parameters, allow_unused=True)", 
+          "torch.autograd.grad(scaled, parameters, allow_unused=True)",
           "[g * scale for g in torch.autograd.grad(loss, parameters)]", ACCUMULATE),
     Fault("forget what the loss is multiplied by", "algorithm/accumulate.py",
           "g.mul_(gradient / ctx.scale)", "g.div_(ctx.scale)", ACCUMULATE),

@@ -44,7 +44,7 @@ def worst_case(
         made.append(Episode(Task("", "", "train"), member, tuple(exchanged), StopReason.TURN_LIMIT, 1.0))
     one = torch.ones(episodes, turns * max_tokens)
     columns = Columns(one.bool(), -one, 0 * one)
-    data = Credited(tuple(made), columns, one, 0 * one, 0 * one, -one, torch.arange(episodes), version)
+    data = Credited(tuple(made), columns, one, 0 * one, 0 * one, -one, -one, torch.arange(episodes), version)
     (minibatch,) = batches(data, range(episodes), 1, episodes * context, False, False)
     return minibatch
 

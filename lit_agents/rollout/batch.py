@@ -34,6 +34,7 @@ class Credited:
     advantages_BA: Tensor
     returns_BA: Tensor
     values_BA: Tensor
+    own_logprobs_BA: Tensor
     ref_logprobs_BA: Tensor
     group_B: Tensor
     """Number of each episode's group."""
@@ -143,6 +144,7 @@ def _batch(credited: Credited, rows: list[int], weight_of: dict[int, Tensor]) ->
         tree=tree,
         weights_BA=weights[:, :width],
         old_logprobs_BA=cut(credited.columns.logprobs_BA),
+        own_logprobs_BA=cut(credited.own_logprobs_BA),
         ref_logprobs_BA=cut(credited.ref_logprobs_BA),
         advantages_BA=cut(credited.advantages_BA),
         returns_BA=cut(credited.returns_BA),

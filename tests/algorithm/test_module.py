@@ -139,9 +139,18 @@ def test_the_learning_rate_follows_optimizer_steps_up_and_down(folder, settings:
 
 
 def test_settings_that_would_clip_everything_are_refused(folder):
-    for settings in ({"clip": 0.0}, {"dual_clip": 1.0}, {"warmup": -1}):
+    for settings in ({"clip": 0.0}, {"dual_clip": 1.0}, {"warmup": -1}, {"importance_cap": 0.99}):
         with pytest.raises(BadInput, match=f"model.{next(iter(settings))}"):
             made(GRPO, folder, **settings)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_correction_acts_or_is_refused(folder: Path, kind):
+    if kind is SFT:
+        with pytest.raises(BadInput, match=r"model\.importance_cap: demonstrations"):
+            made(kind, folder, importance_cap=2.0)
+    else:
+        assert made(kind, folder, importance_cap=1.0).needs_assessment
 
 
 # KL
@@ -357,8 +366,8 @@ def test_a_batch_without_episodes_gives_every_weight_a_gradient_of_0(folder: Pat
 def test_the_critic_begins_at_0_everywhere_and_has_its_own_learning_rate(folder: Path):
     module = made(PPO, folder, critic_lr=0.25)
     tree = token_tree(list(collected(module).episodes))
-    reference, values, after = module.assess(tree)
-    assert values.eq(0).all() and after.eq(0).all() and values.shape == reference.shape
+    own, reference, values, after = module.assess(tree)
+    assert values.eq(0).all() and after.eq(0).all() and values.shape == reference.shape == own.shape
     groups = module.configure_optimizers().param_groups
     assert [group["lr"] for group in groups] == [0.1, 0.25]
     assert {id(p) for p in groups[1]["params"]} == {id(p) for p in module.value_head.parameters()}

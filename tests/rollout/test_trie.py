@@ -177,7 +177,7 @@ def credit(episodes: list[Episode], zero: tuple[int, ...] = (), groups: tuple[in
     advantages_BA = place_BA.clone()
     advantages_BA[list(zero)] = 0.0
     group_B = torch.tensor(groups or range(count))
-    made = (advantages_BA, place_BA + 0.25, place_BA + 0.5, place_BA + 0.75, group_B, 3)
+    made = (advantages_BA, place_BA + 0.25, place_BA + 0.5, place_BA + 0.6, place_BA + 0.75, group_B, 3)
     return Credited(tuple(episodes), columns, *made)
 
 
@@ -210,6 +210,7 @@ def test_every_episode_is_in_exactly_one_part_with_its_own_values(minibatches: i
                     (credited.advantages_BA[b], batch.advantages_BA),
                     (credited.returns_BA[b], batch.returns_BA),
                     (credited.values_BA[b], batch.values_BA),
+                    (credited.own_logprobs_BA[b], batch.own_logprobs_BA),
                     (credited.ref_logprobs_BA[b], batch.ref_logprobs_BA),
                     (weights[rows.index(b)], batch.weights_BA),
                 ):
