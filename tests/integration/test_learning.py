@@ -70,7 +70,7 @@ def success(data: RolloutDataModule, policy: CausalLMPolicy) -> float:
 
 def imitate(data: RolloutDataModule, policy: CausalLMPolicy, epochs: int) -> None:
     sft = SFT(policy, partial(torch.optim.AdamW, lr=3e-3))
-    trainer(max_epochs=epochs, limit_val_batches=0).fit(sft, datamodule=data.demonstrations(48, 2, 1))
+    trainer(max_epochs=epochs, limit_val_batches=0).fit(sft, datamodule=data.demonstrations(48, 2))
 
 
 @pytest.mark.parametrize("kind", [PPO, GRPO, RLOO, ReinforcePP])
