@@ -22,6 +22,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, OptimizerCallable
 
+from lit_agents.algorithm.accumulate import refuse_accumulation
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.callbacks.early_warning import Watch
 from lit_agents.errors import BadInput, printable
@@ -43,14 +44,12 @@ class SupervisedStage:
     """Passes over them."""
     minibatches: int = 8
     """Optimizer steps per pass."""
-    micro_batches: int = 1
-    """Backward passes per optimizer step."""
     optimizer: OptimizerCallable = torch.optim.AdamW
     """Makes the optimizer of this stage."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        for name in ("demonstrations", "epochs", "minibatches", "micro_batches"):
+        for name in ("demonstrations", "epochs", "minibatches"):
             if getattr(self, name) < 1:
                 reason = f"{getattr(self, name)} is below 1."
                 raise BadInput(f"sft.{name}", reason, "Set sft to null for no such stage.")
@@ -144,23 +143,19 @@ class AgentCLI(LightningCLI):
         """An argument as given."""
         return self._get(self.config_init, key)
 
-    def trainer_for(self, callbacks: list[Any], micro_batches: int, **changes: Any) -> Trainer:
+    def trainer_for(self, callbacks: list[Any], **changes: Any) -> Trainer:
         """A Trainer as configured, with these callbacks besides its own.
 
         Raises:
-            BadInput: gradient accumulation that contradicts the number of micro-batches.
+            BadInput: gradient accumulation.
         """
         settings = {**self.value("trainer").as_dict(), **changes}
-        given = settings.pop("accumulate_grad_batches")
-        if given not in (1, self.datamodule.schedule.micro_batches):
-            reason = f"is {given}, but data.schedule.micro_batches is {self.datamodule.schedule.micro_batches}."
-            raise BadInput("trainer.accumulate_grad_batches", reason, "Leave it out: it follows micro_batches.")
+        refuse_accumulation(settings["accumulate_grad_batches"])
         own, plugins = (_listed(settings.pop(key)) for key in ("callbacks", "plugins"))
         if isinstance(settings["strategy"], str) and settings["strategy"].startswith(("auto", "ddp")):
             plugins = [*plugins, AtomicCheckpoints()]  # the sharded strategies write in a way of their own
         return Trainer(
             **settings,
-            accumulate_grad_batches=micro_batches,
             callbacks=[*copy.deepcopy(own), *callbacks],  # each stage has callbacks of its own
             plugins=plugins,
         )
@@ -172,7 +167,7 @@ class AgentCLI(LightningCLI):
             BadInput: trainer settings that cannot work, long before a Trainer is needed.
         """
         try:
-            trainer = self.trainer_for([], self.datamodule.schedule.micro_batches, logger=False)
+            trainer = self.trainer_for([], logger=False)
         except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
             if isinstance(error, BadInput):
                 raise

@@ -86,9 +86,9 @@ class Run:
         if sft and not module.demonstrated:
             self.supervise(sft, data, module)
         if module.demonstrated:
-            self.train("sft", module, data, data.schedule.micro_batches)
+            self.train("sft", module, data)
         elif self.cli.value("trainer").max_epochs != 0:
-            self.train("rl", module, data, data.schedule.micro_batches)
+            self.train("rl", module, data)
         return self.results
 
     def supervise(self, stage: SupervisedStage, data: RolloutDataModule, module: AgentModule) -> None:
@@ -97,11 +97,11 @@ class Run:
             module.configure_model()
             module.keep_reference()
         imitator = SFT(module.policy, stage.optimizer)
-        demonstrations = data.demonstrations(stage.demonstrations, stage.minibatches, stage.micro_batches)
+        demonstrations = data.demonstrations(stage.demonstrations, stage.minibatches)
         changes = {"max_epochs": stage.epochs, "limit_val_batches": 0, "max_steps": -1}
-        self.train("sft", imitator, demonstrations, stage.micro_batches, **changes)
+        self.train("sft", imitator, demonstrations, **changes)
 
-    def train(self, name: str, module: AgentModule, data: RolloutDataModule, micro: int, **changes: Any) -> None:
+    def train(self, name: str, module: AgentModule, data: RolloutDataModule, **changes: Any) -> None:
         """One stage, and what it came to on the test tasks."""
         at = self.checkpoint.parent.name if self.checkpoint else None
         if at and STAGES.index(at) > STAGES.index(name):
@@ -119,7 +119,7 @@ class Run:
             watchers.append(best)  # before the one that writes down which is best
             watchers += KeptWeights.every(self.cli.value("keep_weights"), where)
         watchers.append(last)
-        trainer = self.cli.trainer_for(watchers, micro, default_root_dir=str(self.folder.path), **changes)
+        trainer = self.cli.trainer_for(watchers, default_root_dir=str(self.folder.path), **changes)
         handler = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(module, datamodule=data, ckpt_path=self.checkpoint if at == name else None, weights_only=True)
@@ -209,7 +209,7 @@ def check(cli: AgentCLI) -> torch.device:
     """
     data, module, sft = cli.datamodule, cli.model, cli.value("sft")
     device, processes = cli.machine()
-    data.schedule.check(module.compares_group, processes)
+    data.schedule.check(module.compares_group, processes, data.limits.context)
     if module.demonstrated and sft:
         raise BadInput("sft", "the model is itself the supervised stage.", "Set sft to null.")
     if sft and sft.demonstrations % processes:

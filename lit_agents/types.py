@@ -199,13 +199,16 @@ class TokenTree:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """What one backward pass needs: a token tree, and columns of one value per action token (0 on padding)."""
+    """What goes through the model at once: a token tree, and columns of one value per action token (0 on padding)."""
 
     tree: TokenTree
     weights_BA: Tensor
-    """What each action token counts for in the loss; sums to 1 over the micro-batches (and, averaged, the ranks) of a step."""
+    """What each action token counts for in the loss; sums to 1 over the parts (and, averaged, the ranks) of a minibatch."""
     old_logprobs_BA: Tensor
-    """At sampling time."""
+    """At sampling time, as the sampler said."""
+    own_logprobs_BA: Tensor
+    """By the trainer's own computation with the weights of sampling time; equal to ``old_logprobs_BA`` where no correction is
+    asked for."""
     ref_logprobs_BA: Tensor
     """Under the reference policy; equal to ``old_logprobs_BA`` where no KL is asked for."""
     advantages_BA: Tensor
@@ -219,6 +222,20 @@ class TokenBatch:
     def to(self, device: torch.device) -> TokenBatch:
         """A copy on a device."""
         return _moved(self, device)
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """What one optimizer step needs, in parts that go through the model one after the other."""
+
+    parts: tuple[TokenBatch, ...]
+    """None at all where no episode has a signal."""
+    policy_version: int
+    """Of the weights its episodes were sampled with; -1 for demonstrations."""
+
+    def to(self, device: torch.device) -> Minibatch:
+        """A copy on a device."""
+        return replace(self, parts=tuple(part.to(device) for part in self.parts))
 
 
 T = TypeVar("T", TokenTree, TokenBatch)

@@ -43,13 +43,18 @@ def clipped_surrogate(
     weights_BA: Tensor,
     clip: float,
     dual_clip: float | None,
+    factors_BA: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """PPO's policy loss with the dual clip (Ye et al. 2020): a bad action that became likely pulls at most ``dual_clip`` times.
+
+    Args:
+        factors_BA: what each token's loss is multiplied by, as in `truncated_ratio`; None for 1.
 
     Returns:
         The loss, and the share of token weight on which a clip acted.
     """
-    _aligned(logprobs_BA, old_logprobs_BA, advantages_BA, weights_BA)
+    counts_BA = weights_BA if factors_BA is None else weights_BA * factors_BA.detach()
+    _aligned(logprobs_BA, old_logprobs_BA, advantages_BA, weights_BA, counts_BA)
     ratio = (logprobs_BA - old_logprobs_BA).exp()
     plain = -advantages_BA * ratio
     clipped = -advantages_BA * ratio.clamp(1 - clip, 1 + clip)
@@ -59,7 +64,13 @@ def clipped_surrogate(
         ceiling = -advantages_BA * dual_clip
         above = (advantages_BA < 0) & (loss > ceiling)
         loss, acted = torch.where(above, ceiling, loss), acted | above
-    return (weights_BA * loss).sum(), (weights_BA * acted).sum()
+    return (counts_BA * loss).sum(), (weights_BA * acted).sum()
+
+
+def truncated_ratio(own_logprobs_BA: Tensor, old_logprobs_BA: Tensor, cap: float) -> Tensor:
+    """min(exp(own - old), cap): what a token the sampler drew counts for in the trainer's expectations (Yao et al. 2025)."""
+    _aligned(own_logprobs_BA, old_logprobs_BA)
+    return (own_logprobs_BA - old_logprobs_BA).exp().clamp(max=cap)
 
 
 def clipped_value(

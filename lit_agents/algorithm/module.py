@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from lightning import LightningModule
@@ -19,15 +19,14 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_agents.algorithm import losses
+from lit_agents.algorithm.accumulate import refuse_accumulation, total_loss
 from lit_agents.algorithm.checkpoint import refuse_other
 from lit_agents.algorithm.kl import KL
 from lit_agents.algorithm.learning_rate import share_of_learning_rate
+from lit_agents.algorithm.tally import Tally
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import ActionScores, CausalLMPolicy, Weights
-from lit_agents.types import TokenBatch, TokenTree
-
-PER_TOKEN = ("entropy", "logprob_gap", "update_kl")
-"""Numbers of an iteration that are means over trained tokens."""
+from lit_agents.types import Minibatch, TokenBatch, TokenTree
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,19 @@ class Experience:
     """Number of the episode's group, from 0."""
 
 
+class Assessment(NamedTuple):
+    """What is computed with the collecting weights before anything is trained; zeros for what the algorithm does not use."""
+
+    own_BA: Tensor
+    """Log-probabilities as the trainer computes them."""
+    reference_BA: Tensor
+    """Log-probabilities under the reference policy."""
+    values_BA: Tensor
+    """The critic's, before each action token."""
+    after_B: Tensor
+    """The critic's, after the last one."""
+
+
 class AgentModule(LightningModule):
     """Shared base of SFT, PPO, GRPO, RLOO and REINFORCE++.
 
@@ -55,6 +67,9 @@ class AgentModule(LightningModule):
         kl: how the policy is held near the reference.
         clip: PPO's clip range; has an effect only with several updates per batch.
         dual_clip: limit of the pull of an action with negative advantage; None for no limit.
+        importance_cap: correct for a sampler whose log-probabilities are not those the trainer computes (another engine,
+            another precision): updates are measured from the trainer's own, and every token's policy loss is multiplied by
+            the ratio of the two, at most this much (Yao et al. 2025; docs/formulas.md, 8). None: the sampler is trusted.
         per_episode_mean: every episode counts the same whatever its length, as in the original GRPO; by default every token
             counts the same, which is free of that length bias (Yu et al. 2025; Liu et al. 2025). Without a critic it means
             that long episodes, mostly the lost ones, weigh more, and what is pushed down outweighs what is pushed up.
@@ -78,6 +93,7 @@ class AgentModule(LightningModule):
         kl: KL = KL(),  # noqa: B008 - frozen, so sharing one default is safe
         clip: float = 0.2,
         dual_clip: float | None = 3.0,
+        importance_cap: float | None = None,
         per_episode_mean: bool = False,
         warmup: int = 0,
         anneal: bool = False,
@@ -87,15 +103,22 @@ class AgentModule(LightningModule):
             raise BadInput("model.clip", f"{clip} is not above 0.", "Give it a positive value, usually 0.2.")
         if dual_clip is not None and dual_clip <= 1:
             raise BadInput("model.dual_clip", f"{dual_clip} is not above 1.", "Set it to 3, or to null for none.")
+        if importance_cap is not None and importance_cap < 1:
+            reason = f"{importance_cap} is below 1, so tokens would count for less where sampler and trainer agree."
+            raise BadInput("model.importance_cap", reason, "Set it to 2, or to null for no correction.")
+        if importance_cap is not None and self.demonstrated:
+            reason = "demonstrations were sampled from no policy, so there is nothing to correct."
+            raise BadInput("model.importance_cap", reason, "Set it to null.")
         if warmup < 0:
             raise BadInput("model.warmup", f"{warmup} is below 0.", "Set it to 0 for none.")
         self.policy, self.optimizer, self.kl, self.clip, self.dual_clip = policy, optimizer, kl, clip, dual_clip
+        self.importance_cap = importance_cap
         self.per_episode_mean, self.warmup, self.anneal = per_episode_mean, warmup, anneal
         self.temperature = 1.0
         self.kl_coefficient = kl.reward or kl.loss
         self.reference: Weights | None = None
         self.numbers: dict[str, float] = {}
-        self._sums: dict[str, float] = {}
+        self._tally = Tally()
         self._expected_version, self._learning_rate = 0, 0.0
         self.strict_loading = False  # a checkpoint holds what is trained, not the frozen weights
 
@@ -107,9 +130,10 @@ class AgentModule(LightningModule):
 
     def loss(self, scores: ActionScores, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The policy loss, and named numbers to log (each a weighted sum over the batch's tokens)."""
-        policy_loss, clipped = losses.clipped_surrogate(
-            scores.logprobs_BA, batch.old_logprobs_BA, batch.advantages_BA, batch.weights_BA, self.clip, self.dual_clip
-        )
+        own_BA, cap = batch.own_logprobs_BA, self.importance_cap
+        factors_BA = None if cap is None else losses.truncated_ratio(own_BA, batch.old_logprobs_BA, cap)
+        columns = (scores.logprobs_BA, own_BA, batch.advantages_BA, batch.weights_BA)
+        policy_loss, clipped = losses.clipped_surrogate(*columns, self.clip, self.dual_clip, factors_BA)
         return policy_loss, {"policy_loss": policy_loss, "clip_fraction": clipped}
 
     def values(self, scores: ActionScores) -> tuple[Tensor, Tensor]:
@@ -121,26 +145,25 @@ class AgentModule(LightningModule):
     @property
     def needs_assessment(self) -> bool:
         """Whether anything must be computed between collection and crediting."""
-        return self.kl.used or self.has_critic
+        return self.kl.used or self.has_critic or self.importance_cap is not None
 
     # between collection and training
 
     @torch.no_grad()
-    def assess(self, tree: TokenTree) -> tuple[Tensor, Tensor, Tensor]:
-        """Reference log-probabilities (B, A), values (B, A) and values after the end (B,) with the collecting weights.
-
-        Zeros for what the algorithm does not use.
-        """
-        reference_BA = values_BA = torch.zeros(tree.mask_BA.shape)
+    def assess(self, tree: TokenTree) -> Assessment:
+        """What crediting and the loss need of these episodes."""
+        own_BA = reference_BA = values_BA = torch.zeros(tree.mask_BA.shape)
         after_B = torch.zeros(len(tree.last_B))
-        if self.has_critic:
-            values_BA, after_B = self.values(self.policy.score(tree, self.temperature))
+        if self.has_critic or self.importance_cap is not None:
+            scores = self.policy.score(tree, self.temperature)
+            own_BA = scores.logprobs_BA
+            values_BA, after_B = self.values(scores) if self.has_critic else (values_BA, after_B)
         if self.kl.used:
             if self.reference is None:
                 raise RuntimeError("the reference policy was not set before the first iteration")
             with self.policy.using(self.reference):
                 reference_BA = self.policy.score(tree, self.temperature).logprobs_BA
-        return reference_BA, values_BA, after_B
+        return Assessment(own_BA, reference_BA, values_BA, after_B)
 
     def sum_over_ranks(self, x: Tensor) -> Tensor:
         """The sum of a tensor over all processes of the run."""
@@ -187,7 +210,8 @@ class AgentModule(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Everything trained in this epoch must have been sampled with these weights."""
-        self._sums, self._expected_version = {}, self.global_step
+        refuse_accumulation(self.trainer.accumulate_grad_batches)  # a callback can have changed it
+        self._tally, self._expected_version = Tally(), self.global_step
 
     @property
     def expected_version(self) -> int:
@@ -196,39 +220,48 @@ class AgentModule(LightningModule):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Frozen dataclasses move themselves; validation episodes stay where they are."""
-        return batch.to(device) if isinstance(batch, TokenBatch) else batch
+        return batch.to(device) if isinstance(batch, Minibatch) else batch
 
-    def training_step(self, batch: TokenBatch) -> Tensor:
-        """One micro-batch. Its losses add up over the accumulated micro-batches of an optimizer step.
+    def training_step(self, minibatch: Minibatch) -> Tensor:
+        """The loss of one optimizer step, summed over the parts of its minibatch; see `total_loss`.
 
         Raises:
             RuntimeError: the batch was sampled with other weights than this iteration began with.
         """
-        if batch.policy_version != self.expected_version:
-            raise RuntimeError(
-                f"stale batch: sampled at policy version {batch.policy_version}, trained at {self.expected_version}"
-            )
-        accumulated = self.trainer.accumulate_grad_batches
-        if len(batch.tree.ids_S) == 0:  # fewer episodes with signal than micro-batches; every rank must still step
-            return cast(Tensor, sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad))
+        version, expected = minibatch.policy_version, self.expected_version
+        if version != expected:
+            raise RuntimeError(f"stale batch: sampled at policy version {version}, trained at {expected}")
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scale = 1.0 if scaler is None else float(scaler.get_scale())
+        self.zero_grad()  # of the last step; Lightning does it only when this step's are there as well
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        return total_loss(self._loss_of_part, minibatch.parts, parameters, scale)
+
+    def _loss_of_part(self, batch: TokenBatch) -> Tensor:
+        """What a part adds to the loss; its numbers are noted."""
         scores = self.policy.score(batch.tree, self.temperature)
         loss, numbers = self.loss(scores, batch)
         if self.kl.loss:
             kl = (batch.weights_BA * losses.kl_k3(scores.logprobs_BA, batch.ref_logprobs_BA)).sum()
             loss = loss + self.kl_coefficient * kl
-        self._add(numbers | {"loss": loss, "entropy": (batch.weights_BA * scores.entropy_BA).sum()})
+        self._tally.add(numbers | {"loss": loss})
+        self._tally.add_per_token({"entropy": scores.entropy_BA}, batch.weights_BA)
+        self._tally.computed_tokens += len(batch.tree.ids_S)
         if batch.policy_version >= 0:
-            with torch.no_grad():
-                gap_BA = (scores.logprobs_BA - batch.old_logprobs_BA).abs()
-                moved_BA = losses.kl_k3(batch.old_logprobs_BA, scores.logprobs_BA)
-            self._add({"logprob_gap": (batch.weights_BA * gap_BA).sum()})
-            self._add({"update_kl": (batch.weights_BA * moved_BA).sum()})
-        self._add({"weight": batch.weights_BA.sum(), "computed_tokens": torch.tensor(len(batch.tree.ids_S))})
-        return loss * accumulated  # Lightning divides by it; the weights already make a sum of it
+            self._compare(scores.logprobs_BA.detach(), batch)
+        return loss
 
-    def _add(self, numbers: dict[str, Tensor]) -> None:
-        for name, number in numbers.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(number.detach())
+    def _compare(self, logprobs_BA: Tensor, batch: TokenBatch) -> None:
+        """Hold log-probabilities computed here against those the sampler noted."""
+        old_BA, cap = batch.old_logprobs_BA, self.importance_cap
+        columns = {"logprob_gap": (logprobs_BA - old_BA).abs(), "update_kl": losses.kl_k3(old_BA, logprobs_BA)}
+        own_BA = logprobs_BA if cap is None else batch.own_logprobs_BA
+        if cap is not None or self.global_step == self._expected_version:  # later the policy is no longer the sampler's
+            columns |= {"sampler_gap": (own_BA - old_BA).abs(), "sampler_kl": losses.kl_k3(old_BA, own_BA)}
+            ratio_BA = (own_BA - old_BA).exp()
+            self._tally.add_largest("sampler_ratio_max", ratio_BA[batch.tree.mask_BA].max())
+            columns |= {} if cap is None else {"sampler_truncated": ratio_BA > cap}
+        self._tally.add_per_token(columns, batch.weights_BA)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Note the learning rate; by the end of the iteration the scheduler has moved it on."""
@@ -238,14 +271,13 @@ class AgentModule(LightningModule):
         """Log the means over the iteration's optimizer steps; what is measured on tokens, over those that were trained.
 
         ``entropy`` of the policy; ``logprob_gap``, the mean absolute difference of log-probabilities to those at sampling
-        time; ``update_kl``, the k3 estimate of KL(policy at sampling || policy in training). Without any signal there
-        are none of them.
+        time; ``update_kl``, the k3 estimate of KL(policy at sampling || policy in training). ``sampler_gap``, ``sampler_kl``
+        and ``sampler_ratio_max``: the same difference, KL and the largest ratio between trainer and sampler with equal
+        weights, over the tokens of the first optimizer step, or with ``importance_cap`` over those of all;
+        ``sampler_truncated``, the share of tokens whose ratio was above it. Without any signal there are none of them.
         """
-        weight, computed = self._sums.pop("weight", 0.0), self._sums.pop("computed_tokens", 0.0)
-        steps = max(1, self.global_step - self._expected_version)
-        per_token = {name: self._sums.pop(name) / weight for name in PER_TOKEN if name in self._sums}
-        means = {name: total / steps for name, total in self._sums.items()}
-        self.numbers = means | per_token | {"computed_tokens": computed, "learning_rate": self._learning_rate}
+        result = self._tally.result(self.global_step - self._expected_version)
+        self.numbers = result | {"learning_rate": self._learning_rate}
         # not reduced over ranks here: a rank without signal has fewer numbers, and the others would wait for it
         self.log_dict({f"train/{name}": value for name, value in self.numbers.items()})
 

@@ -21,15 +21,15 @@ from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.ranks import from_all_ranks
 from lit_agents.rollout.schedule import Schedule
 from lit_agents.run_folder import is_first
-from lit_agents.types import Episode, StopReason, Task, TokenBatch, Turn
+from lit_agents.types import Episode, Minibatch, StopReason, Task, Turn
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def worst_case(
     episodes: int, turns: int, context: int, max_tokens: int, vocabulary: int, version: int = -1
-) -> TokenBatch:
-    """A micro-batch of episodes that share nothing, each as long as the context, with as many action tokens as there may be."""
+) -> Minibatch:
+    """One part of episodes that share nothing, each as long as the context, with as many action tokens as there may be."""
     turns = max(1, min(turns, context // (max_tokens + 1)))
     seen = context - turns * max_tokens
     lengths = [seen // turns + (k < seen % turns) for k in range(turns)]
@@ -44,14 +44,15 @@ def worst_case(
         made.append(Episode(Task("", "", "train"), member, tuple(exchanged), StopReason.TURN_LIMIT, 1.0))
     one = torch.ones(episodes, turns * max_tokens)
     columns = Columns(one.bool(), -one, 0 * one)
-    data = Credited(tuple(made), columns, one, 0 * one, 0 * one, -one, version)
-    ((batch,),) = batches(data, range(episodes), 1, 1, False, False)
-    return batch
+    data = Credited(tuple(made), columns, one, 0 * one, 0 * one, -one, -one, torch.arange(episodes), version)
+    (minibatch,) = batches(data, range(episodes), 1, episodes * context, False, False)
+    return minibatch
 
 
-def per_micro_batch(schedule: Schedule, ranks: int) -> int:
-    """Episodes in a micro-batch, rounded up."""
-    return -(-schedule.tasks * schedule.group_size // (ranks * schedule.minibatches * schedule.micro_batches))
+def longest_at_once(schedule: Schedule, context: int, ranks: int) -> int:
+    """Episodes as long as the context that go through the model at once: as the tokens allow, or all of a minibatch."""
+    share = -(-schedule.tasks * schedule.group_size // (ranks * schedule.minibatches))
+    return max(1, min(schedule.micro_batch_tokens // context, share))
 
 
 def peak(device: torch.device, work: Callable[[], None]) -> float:
@@ -104,8 +105,8 @@ class Need:
 class MemoryPreflight(Callback):
     """Runs the longest possible micro-batch through one training step before the first iteration, and undoes it.
 
-    One episode goes first: if as many as a micro-batch has cannot fit by that measure, they are not tried, since on a CPU the
-    system would kill the process instead of refusing.
+    One episode goes first: if as many as there may be at once cannot fit by that measure, they are not tried, since on a CPU
+    the system would kill the process instead of refusing.
 
     Raises:
         BadInput: it does not fit.
@@ -119,15 +120,16 @@ class MemoryPreflight(Callback):
         """Measure."""
         module, data = cast(AgentModule, pl_module), cast(RolloutDataModule, trainer.datamodule)  # type: ignore[attr-defined]
         device, limits = module.policy.device, data.limits
-        episodes, caches = per_micro_batch(data.schedule, trainer.world_size), float(data.engine.most_bytes)
+        episodes = longest_at_once(data.schedule, limits.context, trainer.world_size)
+        caches = float(data.engine.most_bytes)
         there, before = there_is(device), peak(device, lambda: None)
         vocabulary, max_tokens = int(module.policy.config.vocab_size), data.sampling.max_tokens
 
         def need(count: int) -> Need:
             longest = (limits.turns, limits.context, max_tokens, vocabulary)
-            batch = worst_case(count, *longest, module.expected_version).to(device)
+            minibatch = worst_case(count, *longest, module.expected_version).to(device)
             try:
-                step = peak(device, lambda: two_steps(trainer, module, batch))
+                step = peak(device, lambda: two_steps(trainer, module, minibatch))
             except torch.OutOfMemoryError:
                 step = there + 1
             return Need(count, limits.context, step, caches, there)
@@ -136,8 +138,8 @@ class MemoryPreflight(Callback):
         guess = Need(episodes, limits.context, before + (first.step - before) * episodes, caches, there)
         self.need = need(episodes) if guess.step <= there else guess
         if all_that_is_needed(self.need, device) > there:
-            way_out = "Raise data.schedule.micro_batches, or lower data.limits.context or data.limits.concurrent."
-            raise BadInput("data.schedule.micro_batches", f"{self.need.sentence.removeprefix('preflight: ')}.", way_out)
+            name, said = "data.schedule.micro_batch_tokens", f"{self.need.sentence.removeprefix('preflight: ')}."
+            raise BadInput(name, said, "Lower it, or data.limits.context or data.limits.concurrent.")
         if is_first():
             say(self.need.sentence)
 
@@ -151,7 +153,7 @@ def all_that_is_needed(need: Need, device: torch.device) -> float:
     return max(sum(taken for host, taken in everyone if host == each) for each, _ in everyone)
 
 
-def two_steps(trainer: Trainer, module: AgentModule, batch: TokenBatch) -> None:
+def two_steps(trainer: Trainer, module: AgentModule, minibatch: Minibatch) -> None:
     """Two training steps of a fresh optimizer, which has its state in the second; afterwards every parameter is what it was."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     before = [p.detach().to("cpu", copy=True) for p in parameters]
@@ -159,7 +161,7 @@ def two_steps(trainer: Trainer, module: AgentModule, batch: TokenBatch) -> None:
     try:
         for _ in range(2):
             with trainer.precision_plugin.train_step_context():
-                loss = module.training_step(batch)
+                loss = module.training_step(minibatch)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -85,6 +85,8 @@ class EpisodeRecorder(Checkpoint):
         for name, value in {**row, **clock}.items():
             pl_module.log(name, value, batch_size=1)
         row |= self._averaged({f"train/{k}": v for k, v in pl_module.numbers.items()})
+        largest = from_all_ranks([pl_module.numbers.get("sampler_ratio_max", 0.0)])
+        row |= {"train/sampler_ratio_max": max(largest)} if max(largest) else {}
         row["train/computed_tokens"] = sum(from_all_ranks([pl_module.numbers["computed_tokens"]]))
         self.row, self._validation = {**row, **self._validation, **clock}, {}
         self._folder.metrics.add(self._stage, trainer.current_epoch + 1, trainer.global_step, self.row)

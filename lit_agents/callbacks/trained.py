@@ -70,9 +70,9 @@ class TrainedTokens(Callback):
         self._rows = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Note a micro-batch."""
-        if len(batch.tree.ids_S):
-            self._rows += trained_rows(batch, trainer.global_step)
+        """Note a minibatch."""
+        for part in batch.parts:
+            self._rows += trained_rows(part, trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write down what all ranks trained."""

@@ -1,18 +1,19 @@
-"""From finished episodes to what the trainer reads: columns to credit, then minibatches and micro-batches to train on."""
+"""From finished episodes to what the trainer reads: columns to credit, then minibatches in parts to train on."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from lit_agents.algorithm.losses import token_weights
 from lit_agents.errors import BadInput
-from lit_agents.rollout.trie import token_tree
-from lit_agents.types import Episode, TokenBatch, TurnRewards
+from lit_agents.rollout.trie import distinct_tokens, token_tree
+from lit_agents.types import Episode, Minibatch, TokenBatch, TurnRewards
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,10 @@ class Credited:
     advantages_BA: Tensor
     returns_BA: Tensor
     values_BA: Tensor
+    own_logprobs_BA: Tensor
     ref_logprobs_BA: Tensor
+    group_B: Tensor
+    """Number of each episode's group."""
     policy_version: int
 
 
@@ -72,40 +76,66 @@ def balanced(sizes: Sequence[int], parts: int) -> list[list[int]]:
     return runs
 
 
+def packed(sequences: Sequence[Sequence[int]], groups: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices in runs of neighbours, as few as a greedy hand makes, each of at most ``budget`` distinct tokens.
+
+    A group stays in one piece, so that its members share their beginning, unless it alone is above the budget. A sequence
+    that alone is above it is a run of its own.
+
+    Args:
+        groups: number of each sequence's group; the members of a group are neighbours.
+    """
+
+    def fits(run: list[int]) -> bool:
+        return distinct_tokens([sequences[i] for i in run]) <= budget
+
+    runs: list[list[int]] = []
+    for _, members in groupby(range(len(sequences)), key=groups.__getitem__):
+        group = list(members)
+        for unit in [group] if fits(group) else [[i] for i in group]:
+            if runs and fits(runs[-1] + unit):
+                runs[-1] += unit
+            else:
+                runs.append(unit)
+    return runs
+
+
 def batches(
     credited: Credited,
     order: Sequence[int],
     minibatches: int,
-    micro_batches: int,
+    budget: int,
     per_episode: bool,
     skip_zero: bool,
     share: Callable[[float], float] = lambda count: 1.0,
-) -> Iterator[list[TokenBatch]]:
-    """One pass: minibatches, each a list of exactly ``micro_batches`` micro-batches.
+) -> Iterator[Minibatch]:
+    """One pass: as many minibatches as asked for, their parts as in `packed`.
 
     Args:
         order: the episodes, neighbours kept together.
+        budget: distinct tokens a part may have.
         per_episode: see `token_weights`.
         skip_zero: leave out episodes all of whose advantages are 0; the others' weights do not change by it.
         share: from the tokens (or episodes, if those count the same) of a minibatch, those left out included, to what its
             weights sum to: how ranks agree on one mean.
     """
-    lengths = [len(e.token_ids) for e in credited.episodes]
-    for chosen in balanced([lengths[b] for b in order], minibatches):
+    sequences, groups = [e.token_ids for e in credited.episodes], credited.group_B.tolist()
+    for chosen in balanced([len(sequences[b]) for b in order], minibatches):
         rows = [order[i] for i in chosen]
         mask_BA = credited.columns.mask_BA[rows]
         weights_BA = token_weights(mask_BA, per_episode) * share(float(len(rows) if per_episode else mask_BA.sum()))
         weight_of = dict(zip(rows, weights_BA, strict=True))
         if skip_zero:
             rows = [b for b in rows if bool(credited.advantages_BA[b].any())]
-        parts = balanced([lengths[b] for b in rows], micro_batches)
-        yield [_batch(credited, [rows[i] for i in part], weight_of) for part in parts]
+        runs = packed([sequences[b] for b in rows], [groups[b] for b in rows], budget)
+        parts = tuple(_batch(credited, [rows[i] for i in run], weight_of) for run in runs)
+        yield Minibatch(parts, credited.policy_version)
 
 
 def _batch(credited: Credited, rows: list[int], weight_of: dict[int, Tensor]) -> TokenBatch:
     tree = token_tree([credited.episodes[b] for b in rows])
     width = tree.mask_BA.shape[1]
-    weights = torch.stack([weight_of[b] for b in rows]) if rows else torch.zeros(0, 0)
+    weights = torch.stack([weight_of[b] for b in rows])
 
     def cut(column_BA: Tensor) -> Tensor:
         return column_BA[rows][:, :width]
@@ -114,6 +144,7 @@ def _batch(credited: Credited, rows: list[int], weight_of: dict[int, Tensor]) ->
         tree=tree,
         weights_BA=weights[:, :width],
         old_logprobs_BA=cut(credited.columns.logprobs_BA),
+        own_logprobs_BA=cut(credited.own_logprobs_BA),
         ref_logprobs_BA=cut(credited.ref_logprobs_BA),
         advantages_BA=cut(credited.advantages_BA),
         returns_BA=cut(credited.returns_BA),

@@ -1,20 +1,20 @@
 """On-policy data for Lightning: at the top of every epoch the current policy plays, then the epoch trains on it.
 
 A Lightning epoch is one iteration. The loader is an iterable dataset with a length: it collects when iteration begins and
-then yields a number of micro-batches that the configuration fixes, the only arrangement that is on-policy with every Trainer
-default, in one process and in many.
+then yields a minibatch for each optimizer step, as many as the configuration fixes: the only arrangement that is on-policy
+with every Trainer default, in one process and in many.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from lit_agents.algorithm.accumulate import refuse_accumulation
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.environment.base import TextEnvironment
 from lit_agents.errors import BadInput
@@ -33,7 +33,7 @@ from lit_agents.rollout.players import ExpertPlayer, Player, PolicyPlayer
 from lit_agents.rollout.sampler import TaskSampler
 from lit_agents.rollout.schedule import Schedule
 from lit_agents.rollout.stage import Stage
-from lit_agents.types import Episode, Task, TokenBatch, TurnRewards
+from lit_agents.types import Episode, Minibatch, Task, TurnRewards
 
 
 class RolloutDataModule(LightningDataModule):
@@ -103,9 +103,10 @@ class RolloutDataModule(LightningDataModule):
         self.reward.check(found)
         return found
 
-    def demonstrations(self, count: int, minibatches: int, micro_batches: int) -> RolloutDataModule:
+    def demonstrations(self, count: int, minibatches: int) -> RolloutDataModule:
         """The same world for a supervised stage: ``count`` expert episodes, each its own group, in one ledger."""
-        schedule = replace(Schedule(), tasks=count, group_size=1, minibatches=minibatches, micro_batches=micro_batches)
+        budget = self.schedule.micro_batch_tokens
+        schedule = Schedule(tasks=count, group_size=1, minibatches=minibatches, micro_batch_tokens=budget)
         other = RolloutDataModule(
             self.environment, self.tasks, self.reward, count, self.counts["validation"], self.counts["test"],
             schedule, self.limits, self.sampling, self.evaluation, self.engine, self.seed,
@@ -130,12 +131,8 @@ class RolloutDataModule(LightningDataModule):
             BadInput: by the name of the flag.
         """
         assert self.trainer is not None
-        self.schedule.check(self.module.compares_group, self.trainer.world_size)
-        if self.trainer.accumulate_grad_batches != self.schedule.micro_batches:
-            reason = (
-                f"is {self.trainer.accumulate_grad_batches}, data.schedule.micro_batches {self.schedule.micro_batches}."
-            )
-            raise BadInput("trainer.accumulate_grad_batches", reason, "Leave it out: it follows micro_batches.")
+        self.schedule.check(self.module.compares_group, self.trainer.world_size, self.limits.context)
+        refuse_accumulation(self.trainer.accumulate_grad_batches)
         name = "sft" if self.module.demonstrated else "train"
         self._sampler = TaskSampler(self.split(name), self.seed, self.schedule.tasks)
         self.module.temperature = 1.0 if self.module.demonstrated else self.sampling.temperature
@@ -166,7 +163,7 @@ class RolloutDataModule(LightningDataModule):
             self.stage.close()
             self.stage = None
 
-    def train_dataloader(self) -> DataLoader[TokenBatch]:
+    def train_dataloader(self) -> DataLoader[Minibatch]:
         """Collects at the top of every epoch."""
         return DataLoader(_Sized(self._batches, self.schedule.steps_per_iteration), batch_size=None)
 
@@ -185,23 +182,22 @@ class RolloutDataModule(LightningDataModule):
 
     # one iteration
 
-    def _batches(self) -> Iterator[TokenBatch]:
+    def _batches(self) -> Iterator[Minibatch]:
         module, schedule = self.module, self.schedule
         if self.latest is None or not module.demonstrated:  # demonstrations do not change, so they are collected once
             self.latest = self._collect()
         found = self.latest
         with self.ledger.clock("crediting"):
-            data, self.numbers = credited(found, module, schedule.minibatches * schedule.micro_batches)
+            data, self.numbers = credited(found, module, schedule.micro_batch_tokens)
         for number in range(schedule.passes):
             order = found.shuffled(self.seed, self.iteration, number)
             for minibatch in batches(
-                data, order, schedule.minibatches, schedule.micro_batches,
+                data, order, schedule.minibatches, schedule.micro_batch_tokens,
                 module.per_episode_mean, module.skips_zero_advantage and not module.kl.loss, self._share,
             ):  # fmt: skip
-                for batch in minibatch:
-                    self.ledger.tokens_trained += int(batch.tree.mask_BA.sum())
-                    self.ledger.tokens_computed += len(batch.tree.ids_S)
-                    yield batch
+                self.ledger.tokens_trained += sum(int(part.tree.mask_BA.sum()) for part in minibatch.parts)
+                self.ledger.tokens_computed += sum(len(part.tree.ids_S) for part in minibatch.parts)
+                yield minibatch
         self.iteration += 1
 
     def _share(self, count: float) -> float:

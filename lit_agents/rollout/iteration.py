@@ -11,11 +11,11 @@ from torch import Tensor
 
 from lit_agents.algorithm import losses
 from lit_agents.algorithm.advantages import without_signal
-from lit_agents.algorithm.module import AgentModule, Experience
+from lit_agents.algorithm.module import AgentModule, Assessment, Experience
 from lit_agents.errors import BadInput
 from lit_agents.policy.sampling import stream
 from lit_agents.reward.base import Reward
-from lit_agents.rollout.batch import Credited, balanced, columns_of
+from lit_agents.rollout.batch import Credited, columns_of, packed
 from lit_agents.rollout.collector import Job
 from lit_agents.rollout.ranks import from_all_ranks
 from lit_agents.rollout.sampler import TaskSampler
@@ -188,19 +188,22 @@ class Recruiter:
         raise BadInput("data.environment", reason, "Mend the environment, or raise data.schedule.max_failures.")
 
 
-def credited(found: Iteration, module: AgentModule, parts: int) -> tuple[Credited, dict[str, float]]:
+def credited(found: Iteration, module: AgentModule, budget: int) -> tuple[Credited, dict[str, float]]:
     """Advantages for every action token, and numbers to log.
 
     Args:
-        parts: forward passes in which reference and critic are computed, to bound memory.
+        budget: distinct tokens that go through the model at once.
     """
     columns = columns_of(found.episodes, found.rewards)
-    mask_BA, ref_BA, rewards_BA = columns.mask_BA, columns.logprobs_BA, columns.rewards_BA
-    values_BA, after_B, numbers = torch.zeros_like(rewards_BA), torch.zeros(len(found.episodes)), dict[str, float]()
+    mask_BA, rewards_BA, numbers = columns.mask_BA, columns.rewards_BA, dict[str, float]()
+    own_BA = ref_BA = columns.logprobs_BA
+    values_BA, after_B = torch.zeros_like(rewards_BA), torch.zeros(len(found.episodes))
     if module.needs_assessment:
-        assessed_BA, values_BA, after_B = _assessed(found.episodes, module, parts, mask_BA)
-        ref_BA = assessed_BA if module.kl.used else ref_BA
-        after_B = after_B * torch.tensor([float(e.stop.is_truncated) for e in found.episodes])
+        assessed = _assessed(found, module, budget, mask_BA)
+        own_BA = own_BA if module.importance_cap is None else assessed.own_BA
+        ref_BA = assessed.reference_BA if module.kl.used else ref_BA
+        values_BA = torch.where(mask_BA, assessed.values_BA, 0.0)
+        after_B = assessed.after_B * torch.tensor([float(e.stop.is_truncated) for e in found.episodes])
     if module.kl.used:
         difference_BA = torch.where(mask_BA, losses.kl_k1(columns.logprobs_BA, ref_BA), 0.0)
         everywhere = torch.stack([difference_BA.sum(), mask_BA.sum(), torch.tensor(float(len(found.episodes)))])
@@ -217,19 +220,18 @@ def credited(found: Iteration, module: AgentModule, parts: int) -> tuple[Credite
     if module.has_critic:
         numbers["explained_variance"] = float(losses.explained_variance(values_BA, returns_BA, mask_BA))
     version = found.policy_version
-    return Credited(found.episodes, columns, advantages_BA, returns_BA, values_BA, ref_BA, version), numbers
+    made = (advantages_BA, returns_BA, values_BA, own_BA, ref_BA, found.group_numbers(), version)
+    return Credited(found.episodes, columns, *made), numbers
 
 
-def _assessed(
-    episodes: Sequence[Episode], module: AgentModule, parts: int, mask_BA: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _assessed(found: Iteration, module: AgentModule, budget: int, mask_BA: Tensor) -> Assessment:
     """`AgentModule.assess` over all episodes, in parts."""
-    ref_BA, values_BA = torch.zeros(mask_BA.shape), torch.zeros(mask_BA.shape)
-    after_B = torch.zeros(len(episodes))
-    for rows in balanced([len(e.token_ids) for e in episodes], parts):
-        if not rows:
-            continue
-        tree = token_tree([episodes[b] for b in rows]).to(module.policy.device)
-        ref, values, after = (x.float().cpu() for x in module.assess(tree))
-        ref_BA[rows, : ref.shape[1]], values_BA[rows, : values.shape[1]], after_B[rows] = ref, values, after
-    return ref_BA, torch.where(mask_BA, values_BA, 0.0), after_B
+    own_BA, reference_BA, values_BA = (torch.zeros(mask_BA.shape) for _ in range(3))
+    whole = Assessment(own_BA, reference_BA, values_BA, torch.zeros(len(mask_BA)))
+    for rows in packed([e.token_ids for e in found.episodes], found.group_numbers().tolist(), budget):
+        tree = token_tree([found.episodes[b] for b in rows]).to(module.policy.device)
+        part = Assessment(*(x.float().cpu() for x in module.assess(tree)))
+        for column_BA, some_BA in zip(whole[:3], part[:3], strict=True):
+            column_BA[rows, : some_BA.shape[1]] = some_BA
+        whole.after_B[rows] = part.after_B
+    return whole

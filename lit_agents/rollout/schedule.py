@@ -19,8 +19,8 @@ class Schedule:
     """Times an iteration's episodes are trained on."""
     minibatches: int = 1
     """Optimizer steps per pass."""
-    micro_batches: int = 2
-    """Backward passes per optimizer step; more of them need less memory and change nothing else."""
+    micro_batch_tokens: int = 16384
+    """Unique tokens that go through the model at once; bounds memory, changes nothing else."""
     resample_rounds: int = 0
     """Dynamic sampling: this many times, groups whose members all earned the same are replaced by new tasks."""
     retries: int = 2
@@ -30,7 +30,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        for name in ("tasks", "group_size", "passes", "minibatches", "micro_batches"):
+        for name in ("tasks", "group_size", "passes", "minibatches", "micro_batch_tokens"):
             if getattr(self, name) < 1:
                 raise BadInput(f"data.schedule.{name}", f"{getattr(self, name)} is below 1.", "Set it to 1 or more.")
         for name in ("resample_rounds", "retries"):
@@ -44,11 +44,11 @@ class Schedule:
 
     @property
     def steps_per_iteration(self) -> int:
-        """Micro-batches an iteration yields."""
-        return self.passes * self.minibatches * self.micro_batches
+        """Optimizer steps, each of one minibatch."""
+        return self.passes * self.minibatches
 
-    def check(self, compares_group: bool, ranks: int) -> None:
-        """Refuse what the algorithm or the number of processes cannot work with.
+    def check(self, compares_group: bool, ranks: int, context: int) -> None:
+        """Refuse what the algorithm, the number of processes or the length of episodes cannot work with.
 
         Raises:
             BadInput: by the name of the flag.
@@ -62,3 +62,9 @@ class Schedule:
         if self.tasks % ranks:
             reason = f"{self.tasks} tasks cannot be shared equally by {ranks} processes."
             raise BadInput("data.schedule.tasks", reason, f"Use a multiple of {ranks}.")
+        if context > self.micro_batch_tokens:
+            reason = (
+                f"an episode may have {context} (data.limits.context), more than {self.micro_batch_tokens} at once."
+            )
+            way_out = f"Set it to {context} or more, or lower data.limits.context."
+            raise BadInput("data.schedule.micro_batch_tokens", reason, way_out)

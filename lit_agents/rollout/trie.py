@@ -22,9 +22,7 @@ class _Growing:
 
     def add(self, sequence: Sequence[int]) -> list[int]:
         """Nodes of the sequence, one per token."""
-        shared = 0
-        while shared < min(len(self.path), len(sequence)) and self.ids[self.path[shared]] == sequence[shared]:
-            shared += 1
+        shared = _shared([self.ids[node] for node in self.path], sequence)
         self.close(shared)
         for token in sequence[shared:]:
             self.path.append(len(self.ids))
@@ -49,6 +47,21 @@ def action_places(episode: Episode) -> list[int]:
         places += range(position, position + len(turn.action_ids))
         position += len(turn.action_ids)
     return places
+
+
+def distinct_tokens(sequences: Sequence[Sequence[int]]) -> int:
+    """How many nodes the tries of these sequences have."""
+    total, before = 0, list[int]()
+    for sequence in sorted(map(list, sequences)):
+        total, before = total + len(sequence) - _shared(before, sequence), sequence
+    return total
+
+
+def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the common beginning."""
+    return next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
 
 
 def token_tree(episodes: Sequence[Episode]) -> TokenTree:

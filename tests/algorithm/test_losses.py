@@ -86,6 +86,21 @@ def test_each_region_of_the_clip_is_what_a_hand_finds(ratio, advantage, dual, lo
     assert one(ratio, advantage, dual) == pytest.approx((loss, share, gradient), rel=1e-12, abs=1e-12)
 
 
+def test_the_sampler_is_corrected_for_by_its_ratio_up_to_the_cap():
+    ratios = torch.tensor([[0.5, 1.0, 1.9, 2.0, 7.0]], dtype=torch.float64)
+    old = torch.full_like(ratios, -3.0)
+    own = (old + ratios.log()).requires_grad_()
+    factors = losses.truncated_ratio(own, old, 2.0)
+    torch.testing.assert_close(factors, torch.tensor([[0.5, 1.0, 1.9, 2.0, 2.0]], dtype=torch.float64), **EXACT)
+    new = own.detach().clone().requires_grad_()
+    advantages, weights = torch.tensor([[1.0, -2.0, 3.0, 1.0, -1.0]]).double(), torch.full_like(old, 0.2)
+    loss, share = losses.clipped_surrogate(new, own.detach(), advantages, weights, 0.2, 3.0, factors)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0.2 * (-0.5 + 2 - 5.7 - 2 + 2), rel=1e-12) and float(share) == 0
+    assert own.grad is None  # the factor is a number, not something to learn
+    torch.testing.assert_close(new.grad, torch.tensor([[-0.1, 0.4, -1.14, -0.4, 0.4]], dtype=torch.float64), **EXACT)
+
+
 def test_the_gradient_at_ratio_1_is_that_of_reinforce():
     c = columns(5)
     theta = torch.randn(9, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)

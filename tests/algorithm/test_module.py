@@ -1,4 +1,4 @@
-"""What every algorithm shares: KL, freshness, micro-batches, the critic, checkpoints; through a real Trainer."""
+"""What every algorithm shares: KL, freshness, the step, the critic, checkpoints; through a real Trainer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
 from lit_agents.rollout.batch import batches
 from lit_agents.rollout.iteration import Iteration, credited
 from lit_agents.rollout.trie import action_places, token_tree
-from lit_agents.types import Episode, EpisodeGroup, StopReason, TokenBatch, TurnRewards
+from lit_agents.types import Episode, EpisodeGroup, Minibatch, StopReason, TurnRewards
 from tests.algorithm.trainers import QUIET, trainer
 from tests.rollout.handmade import episode, forest
 from tests.tiny import tiny_model_folder
@@ -54,20 +54,20 @@ def made(kind: type[AgentModule], folder: Path, lora: LoRA | None = None, **sett
     return module
 
 
-class Feed(IterableDataset[TokenBatch]):
-    def __init__(self, make: Callable[[], list[TokenBatch]], length: int) -> None:
-        self._make, self._length = make, length
+class Feed(IterableDataset[Minibatch]):
+    def __init__(self, make: Callable[[], Minibatch]) -> None:
+        self._make = make
 
     def __len__(self) -> int:
-        return self._length
+        return 1
 
-    def __iter__(self) -> Iterator[TokenBatch]:
-        yield from self._make()
+    def __iter__(self) -> Iterator[Minibatch]:
+        yield self._make()
 
 
-def train(module: AgentModule, make: Callable[[], list[TokenBatch]], **settings: Any) -> Trainer:
+def train(module: AgentModule, make: Callable[[], Minibatch], **settings: Any) -> Trainer:
     fitted = trainer(limit_val_batches=0, **settings)
-    loader = DataLoader(Feed(make, fitted.accumulate_grad_batches), batch_size=None)
+    loader = DataLoader(Feed(make), batch_size=None)
     fitted.fit(module, loader, loader)
     return fitted
 
@@ -100,11 +100,15 @@ def played_by(found: Iteration, version: int) -> Iteration:
     return replace(found, groups=tuple(EpisodeGroup(g.task, tuple(map(changed, g.episodes))) for g in found.groups))
 
 
-def cut(module: AgentModule, found: Iteration, micro_batches: int, version: int | None = None) -> list[TokenBatch]:
+LARGE = 10_000
+"""A budget under which everything goes through the model at once."""
+
+
+def cut(module: AgentModule, found: Iteration, budget: int = LARGE, version: int | None = None) -> Minibatch:
     module.keep_reference()
     version = (-1 if module.demonstrated else 0) if version is None else version
-    data, _ = credited(played_by(found, version), module, micro_batches)
-    (minibatch,) = batches(data, range(9), 1, micro_batches, module.per_episode_mean, False)
+    data, _ = credited(played_by(found, version), module, budget)
+    (minibatch,) = batches(data, range(9), 1, budget, module.per_episode_mean, False)
     return minibatch
 
 
@@ -130,14 +134,23 @@ class Rates(Callback):
 def test_the_learning_rate_follows_optimizer_steps_up_and_down(folder, settings: Any, expected: list[float]):
     module, rates = made(SFT, folder, **settings), Rates()
     found = collected(module)
-    train(module, lambda: cut(module, found, 2, -1), max_epochs=6, accumulate_grad_batches=2, callbacks=[rates])
+    train(module, lambda: cut(module, found, version=-1), max_epochs=6, callbacks=[rates])
     assert rates.found == pytest.approx(expected)
 
 
 def test_settings_that_would_clip_everything_are_refused(folder):
-    for settings in ({"clip": 0.0}, {"dual_clip": 1.0}, {"warmup": -1}):
+    for settings in ({"clip": 0.0}, {"dual_clip": 1.0}, {"warmup": -1}, {"importance_cap": 0.99}):
         with pytest.raises(BadInput, match=f"model.{next(iter(settings))}"):
             made(GRPO, folder, **settings)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_correction_acts_or_is_refused(folder: Path, kind):
+    if kind is SFT:
+        with pytest.raises(BadInput, match=r"model\.importance_cap: demonstrations"):
+            made(kind, folder, importance_cap=2.0)
+    else:
+        assert made(kind, folder, importance_cap=1.0).needs_assessment
 
 
 # KL
@@ -184,7 +197,7 @@ def test_the_penalty_in_the_reward_is_the_coefficient_times_k1_of_every_token(fo
         for p in module.policy.trainable.values():
             p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
     found = collected(module)
-    data, numbers = credited(found, module, 2)
+    data, numbers = credited(found, module, 20)
     totals, tokens, kl = [], 0, 0.0
     for e, worth in zip(found.episodes, found.rewards, strict=True):
         with module.policy.using(module.reference), torch.no_grad():
@@ -219,13 +232,13 @@ def test_a_reference_is_kept_once_and_only_where_it_is_needed(folder: Path):
 def test_a_batch_sampled_with_other_weights_than_the_iteration_began_with_is_refused(folder: Path, kind):
     module = made(kind, folder)
     found = collected(module)
-    train(module, lambda: cut(module, found, 1, version=module.global_step), max_epochs=2)  # fresh
+    train(module, lambda: cut(module, found, version=module.global_step), max_epochs=2)  # fresh
     assert module.global_step == 2
     module = made(kind, folder)
     with pytest.raises(RuntimeError, match="sampled at policy version -1, trained at 0"):
-        train(made(kind, folder), lambda: cut(module, found, 1, version=-1))  # nobody noted a version
+        train(made(kind, folder), lambda: cut(module, found, version=-1))  # nobody noted a version
     with pytest.raises(RuntimeError, match="sampled at policy version 0, trained at 1"):
-        train(module, lambda: cut(module, found, 1, version=0), max_epochs=2)
+        train(module, lambda: cut(module, found, version=0), max_epochs=2)
 
 
 def test_episodes_of_two_versions_are_no_iteration(folder: Path):
@@ -233,13 +246,13 @@ def test_episodes_of_two_versions_are_no_iteration(folder: Path):
     found = collected(module)
     mixed = replace(found, groups=(*found.groups[:2], played_by(found, 1).groups[2]))
     with pytest.raises(RuntimeError, match=r"several versions of the policy: \{0, 1\}"):
-        credited(mixed, module, 1)
+        credited(mixed, module, LARGE)
 
 
 def test_a_demonstration_is_never_stale(folder: Path):
     module = made(SFT, folder)
     found = collected(module)
-    train(module, lambda: cut(module, found, 1, version=-1), max_epochs=3)
+    train(module, lambda: cut(module, found, version=-1), max_epochs=3)
     assert module.global_step == 3
 
 
@@ -248,9 +261,9 @@ def test_a_demonstration_is_never_stale(folder: Path):
 
 @pytest.mark.parametrize("kl", [KL(), KL(loss=0.5)], ids=["plain", "kl"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_micro_batches_add_up_to_the_step_of_the_whole_batch(folder: Path, kind, kl: KL):
-    steps = []
-    for micro in (1, 4, 12):  # twelve micro-batches of nine episodes: some are empty
+def test_a_step_is_the_same_whatever_goes_through_the_model_at_once(folder: Path, kind, kl: KL):
+    steps, parts = [], []
+    for budget in (LARGE, 60, 30, 1):
         module = made(kind, folder, kl=kl)
         if kind is PPO:
             torch.manual_seed(0)
@@ -262,12 +275,15 @@ def test_micro_batches_add_up_to_the_step_of_the_whole_batch(folder: Path, kind,
         module.keep_reference()
         if kl.used:
             module.reference = {n: p * 1.01 for n, p in module.reference.items()}
-        train(module, lambda m=module, n=micro, f=found: cut(m, f, n), accumulate_grad_batches=micro)
+        minibatch = cut(module, found, budget)
+        parts.append(len(minibatch.parts))
+        train(module, lambda m=minibatch: m)
         steps.append({n: p.detach() - before[n] for n, p in module.named_parameters()})
+    assert parts[0] == 1 < parts[1] < parts[2] <= parts[3] == 9
     for name, whole in steps[0].items():
         assert whole.abs().max() > 0, name
-        for parts in steps[1:]:
-            torch.testing.assert_close(parts[name], whole, rtol=0, atol=3e-6 * float(whole.abs().max()))
+        for other in steps[1:]:
+            torch.testing.assert_close(other[name], whole, rtol=0, atol=3e-6 * float(whole.abs().max()))
 
 
 def test_a_step_is_the_learning_rate_times_the_policy_gradient_over_single_conversations(folder: Path):
@@ -283,7 +299,7 @@ def test_a_step_is_the_learning_rate_times_the_policy_gradient_over_single_conve
             loss, tokens = loss - advantage * logprobs[i], tokens + 1
     gradients = torch.autograd.grad(loss / tokens, list(module.policy.trainable.values()))
     before = [p.detach().clone() for p in module.policy.trainable.values()]
-    fitted = train(module, lambda: cut(module, found, 3), accumulate_grad_batches=3)
+    fitted = train(module, lambda: cut(module, found, 30))
     for p, was, gradient in zip(module.policy.trainable.values(), before, gradients, strict=True):
         torch.testing.assert_close(p.detach(), was - 0.1 * gradient, rtol=0, atol=1e-6 * float(gradient.abs().max()))
     numbers = {name: float(value) for name, value in fitted.callback_metrics.items()}
@@ -308,7 +324,7 @@ def test_a_kl_in_the_loss_adds_the_gradient_of_the_mean_k3(folder: Path):
         k3, tokens = k3 + ((-d).exp() - 1 + d).sum(), tokens + len(d)
     gradients = torch.autograd.grad(0.5 * k3 / tokens, list(module.policy.trainable.values()))
     before = [p.detach().clone() for p in module.policy.trainable.values()]
-    train(module, lambda: cut(module, found, 2), accumulate_grad_batches=2)
+    train(module, lambda: cut(module, found, 30))
     for p, was, gradient in zip(module.policy.trainable.values(), before, gradients, strict=True):
         assert gradient.abs().max() > 0
         torch.testing.assert_close(p.detach(), was - 0.1 * gradient, rtol=0, atol=1e-5 * float(gradient.abs().max()))
@@ -321,7 +337,7 @@ def test_sft_is_a_step_along_the_gradient_of_the_mean_log_likelihood(folder: Pat
     nll = -torch.cat(logprobs).mean()
     gradients = torch.autograd.grad(nll, list(module.policy.trainable.values()))
     before = [p.detach().clone() for p in module.policy.trainable.values()]
-    fitted = train(module, lambda: cut(module, found, 2, version=-1), accumulate_grad_batches=2)
+    fitted = train(module, lambda: cut(module, found, 30, version=-1))
     for p, was, gradient in zip(module.policy.trainable.values(), before, gradients, strict=True):
         torch.testing.assert_close(p.detach(), was - 0.1 * gradient, rtol=0, atol=1e-6 * float(gradient.abs().max()))
     assert float(fitted.callback_metrics["train/nll"]) == pytest.approx(float(nll.detach()), rel=1e-6)
@@ -331,11 +347,12 @@ def test_sft_is_a_step_along_the_gradient_of_the_mean_log_likelihood(folder: Pat
 def test_a_batch_without_episodes_gives_every_weight_a_gradient_of_0(folder: Path, kind):
     module = made(kind, folder)
     before = {n: p.detach().clone() for n, p in module.named_parameters()}
-    data, _ = credited(played_by(collected(module), module.expected_version), module, 1)
-    (empty,) = next(batches(replace(data, advantages_BA=data.advantages_BA * 0), range(9), 1, 1, False, True))
+    data, _ = credited(played_by(collected(module), module.expected_version), module, LARGE)
+    (empty,) = batches(replace(data, advantages_BA=data.advantages_BA * 0), range(9), 1, LARGE, False, True)
+    assert empty.parts == ()
     grads: dict[str, Tensor | None] = {}
     module.on_before_optimizer_step = lambda _: grads.update({n: p.grad for n, p in module.named_parameters()})
-    train(module, lambda: [empty])
+    train(module, lambda: empty)
     assert set(grads) == set(before)
     for name, p in module.named_parameters():
         gradient = grads[name]
@@ -349,8 +366,8 @@ def test_a_batch_without_episodes_gives_every_weight_a_gradient_of_0(folder: Pat
 def test_the_critic_begins_at_0_everywhere_and_has_its_own_learning_rate(folder: Path):
     module = made(PPO, folder, critic_lr=0.25)
     tree = token_tree(list(collected(module).episodes))
-    reference, values, after = module.assess(tree)
-    assert values.eq(0).all() and after.eq(0).all() and values.shape == reference.shape
+    own, reference, values, after = module.assess(tree)
+    assert values.eq(0).all() and after.eq(0).all() and values.shape == reference.shape == own.shape
     groups = module.configure_optimizers().param_groups
     assert [group["lr"] for group in groups] == [0.1, 0.25]
     assert {id(p) for p in groups[1]["params"]} == {id(p) for p in module.value_head.parameters()}
@@ -374,7 +391,7 @@ def test_a_value_after_the_end_counts_for_truncated_episodes_alone_and_only_if_a
     ends = [StopReason.LOST, StopReason.TURN_LIMIT, StopReason.ENDED, StopReason.TRUNCATED, StopReason.CONTEXT_LIMIT]
     episodes = tuple(episode([([1, 2], [3, b])], stop=stop) for b, stop in enumerate(ends))
     rewards = tuple(TurnRewards.of({"r": [1.0]}) for _ in ends)
-    data, _ = credited(Iteration((EpisodeGroup(episodes[0].task, episodes),), rewards), module, 2)
+    data, _ = credited(Iteration((EpisodeGroup(episodes[0].task, episodes),), rewards), module, 5)
     after = [7.0 if bootstrap and stop.is_truncated else 0.0 for stop in ends]
     assert data.returns_BA.tolist() == [[1 + value] * 2 for value in after]
 
@@ -391,7 +408,7 @@ def saved(fitted: Trainer, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
 def trained(folder: Path, lora: LoRA | None, kind: type[AgentModule] = PPO) -> tuple[AgentModule, Trainer]:
     module = made(kind, folder, lora=lora, kl=KL(reward=0.1, target=0.01))
     found = collected(module)
-    return module, train(module, lambda: cut(module, found, 1))
+    return module, train(module, lambda: cut(module, found))
 
 
 @pytest.mark.parametrize("lora", [None, LoRA(rank=2, last_layers=1)])
@@ -428,11 +445,11 @@ def test_a_run_that_goes_on_has_the_reference_and_coefficient_of_the_run_it_cont
     again = trainer(max_epochs=2, limit_val_batches=0)
     begun: list[tuple[int, float]] = []
 
-    def make() -> list[TokenBatch]:
+    def make() -> Minibatch:
         begun.append((other.global_step, other.kl_coefficient))
-        return cut(other, found, 1, version=other.global_step)
+        return cut(other, found, version=other.global_step)
 
-    loader = DataLoader(Feed(make, 1), batch_size=None)
+    loader = DataLoader(Feed(make), batch_size=None)
     again.fit(other, loader, loader, ckpt_path=path, weights_only=True)
     assert begun == [(1, module.kl_coefficient)]
     assert all(torch.equal(other.reference[n], module.reference[n]) for n in module.reference)

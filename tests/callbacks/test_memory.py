@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lit_agents.callbacks import memory
-from lit_agents.callbacks.memory import peak, per_micro_batch, worst_case
+from lit_agents.callbacks.memory import longest_at_once, peak, worst_case
 from lit_agents.fit import fit, main
 from lit_agents.rollout.schedule import Schedule
 from tests.integration.conftest import ONE_ITERATION, one_thread, tiny_weights, toy
@@ -22,16 +22,18 @@ __all__ = ["one_thread", "tiny_weights", "toy"]
     ("turns", "context", "max_tokens", "played"), [(8, 1024, 24, 8), (8, 100, 24, 4), (3, 100, 7, 3)]
 )
 def test_the_worst_case_is_as_long_as_the_context_and_shares_nothing(turns, context, max_tokens, played):
-    batch = worst_case(3, turns, context, max_tokens, 49_152)
+    (batch,) = worst_case(3, turns, context, max_tokens, 49_152).parts
     tree = batch.tree
     assert len(tree.ids_S) == tree.tokens == 3 * context
     assert int(tree.mask_BA.sum()) == len(tree.targets_U) == 3 * played * max_tokens
     assert tree.positions_S.max() == context - 1 and float(batch.weights_BA.sum()) == pytest.approx(1)
 
 
-def test_a_micro_batch_has_its_share_of_the_episodes_rounded_up():
-    assert per_micro_batch(Schedule(tasks=16, group_size=4, minibatches=4, micro_batches=1), 1) == 16
-    assert per_micro_batch(Schedule(tasks=6, group_size=3, minibatches=2, micro_batches=4), 2) == 2
+def test_as_many_long_episodes_go_at_once_as_the_budget_allows_and_as_a_minibatch_has():
+    assert longest_at_once(Schedule(tasks=16, group_size=4, minibatches=4), 1024, 1) == 16
+    assert longest_at_once(Schedule(tasks=16, group_size=4, micro_batch_tokens=8191), 1024, 1) == 7
+    assert longest_at_once(Schedule(tasks=6, group_size=3, minibatches=2), 160, 2) == 5
+    assert longest_at_once(Schedule(micro_batch_tokens=1024), 1024, 1) == 1
 
 
 @pytest.mark.skipif(not memory.RESET.exists(), reason="resident memory is only reset on Linux")
@@ -63,12 +65,12 @@ def gigabytes(text: str) -> float:
     return float(found[1])
 
 
-def test_longer_contexts_and_fewer_micro_batches_need_more(toy: str, capfd):
+def test_longer_contexts_and_more_tokens_at_once_need_more(toy: str, capfd):
     args = ["--config", toy, *ONE_ITERATION, "--sft", "null", "--preflight", "true", "--data.schedule.tasks", "8"]
     needs = []
-    for context, micro in ((160, 2), (2000, 2), (2000, 1)):
+    for context, budget in ((160, 2560), (2000, 32_000), (2000, 64_000)):
         capfd.readouterr()
-        fit([*args, "--data.limits.context", str(context), "--data.schedule.micro_batches", str(micro)])
+        fit([*args, "--data.limits.context", str(context), "--data.schedule.micro_batch_tokens", str(budget)])
         needs.append(gigabytes(capfd.readouterr().err))
     assert needs[0] + 0.05 < needs[1] < needs[2] - 0.05
 
@@ -77,5 +79,5 @@ def test_what_does_not_fit_is_refused_before_the_first_iteration(toy: str, capfd
     monkeypatch.setattr(memory, "there_is", lambda _: 1e6)
     assert main(["--config", toy, "--sft", "null", "--preflight", "true", "--run", "run"]) == 2
     error = capfd.readouterr().err
-    assert error.startswith("error: data.schedule.micro_batches: a training step on 4 episodes of 160 tokens")
-    assert "Raise data.schedule.micro_batches" in error and not Path("run/metrics.csv").exists()
+    assert error.startswith("error: data.schedule.micro_batch_tokens: a training step on 4 episodes of 160 tokens")
+    assert "Lower it, or data.limits.context" in error and not Path("run/metrics.csv").exists()

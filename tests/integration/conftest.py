@@ -27,7 +27,7 @@ data:
   train_tasks: 8
   validation_tasks: 4
   test_tasks: 4
-  schedule: {{tasks: 2, group_size: 4, micro_batches: 2}}
+  schedule: {{tasks: 2, group_size: 4, micro_batch_tokens: 640}}
   limits: {{turns: 2, context: 160, concurrent: 8}}
   sampling: {{max_tokens: 6}}
   evaluation: {{max_tokens: 6}}

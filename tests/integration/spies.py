@@ -24,15 +24,18 @@ class AdvantageSpy(Callback):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         with self._path.open("a") as file:
-            for b, row in enumerate(trained_rows(batch, trainer.global_step) if len(batch.tree.ids_S) else []):
-                if batch.policy_version >= 0:
-                    values = batch.advantages_BA[b][batch.tree.mask_BA[b]].tolist()
+            pairs = [
+                (part, b, row) for part in batch.parts for b, row in enumerate(trained_rows(part, trainer.global_step))
+            ]
+            for part, b, row in pairs:
+                if part.policy_version >= 0:
+                    values = part.advantages_BA[b][part.tree.mask_BA[b]].tolist()
                     noted = {"iteration": trainer.current_epoch + 1, "conversation": row["conversation"]}
                     file.write(json.dumps(noted | {"advantages": values}) + "\n")
 
 
 class StepSpy(Callback):
-    """Writes, for every micro-batch, what it cost: distinct tokens, bytes kept for the backward pass, sessions there are.
+    """Writes, for every optimizer step, what it cost: tokens of each part, bytes kept for the backward pass, sessions there are.
 
     Args:
         path: a file of JSON lines.
@@ -53,7 +56,11 @@ class StepSpy(Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._hooks.__exit__(None, None, None)
         data = trainer.datamodule
-        row = {"demonstrated": pl_module.demonstrated, "nodes": len(batch.tree.ids_S), "kept": self._kept}
+        row = {
+            "demonstrated": pl_module.demonstrated,
+            "nodes": [len(part.tree.ids_S) for part in batch.parts],
+            "kept": self._kept,
+        }
         row |= {"sessions": len(data.stage._pool._sessions), "cache": data.engine.most_bytes}
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")

@@ -119,10 +119,10 @@ def test_a_configuration_of_the_paper_has_the_right_shapes(path, on_a_gpu_node):
     assert gigabytes < 60, "must leave room for activations and caches on a GPU of 80 GB"
 
     schedule, ranks = data.schedule, trainer.devices
-    schedule.check(module.compares_group, ranks)
+    schedule.check(module.compares_group, ranks, data.limits.context)
     assert schedule.tasks * schedule.group_size == 256  # the paper's batch
     each = schedule.tasks // ranks * schedule.group_size
-    assert each % (schedule.minibatches * schedule.micro_batches) == 0
+    assert schedule.tasks // ranks % schedule.minibatches == 0
     assert data.limits.concurrent <= each and schedule.tasks <= data.counts["train"]
     assert (trainer.precision, trainer.strategy, data.sampling.temperature) == ("bf16-mixed", "ddp", 0.7)
     sft = cli.value("sft")

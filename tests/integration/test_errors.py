@@ -102,6 +102,8 @@ def test_a_group_of_one_has_no_baseline(refused, algorithm):
         (("--model.kl.reward", ".1", "--model.kl.loss", ".1"), "model.kl"),
         (("--model.kl.target", ".1"), "model.kl.target"),
         (("--trainer.accumulate_grad_batches", "4"), "trainer.accumulate_grad_batches"),
+        (("--data.schedule.micro_batch_tokens", "159"), "data.schedule.micro_batch_tokens"),
+        (("--model.importance_cap", "0.5"), "model.importance_cap"),
         (("--trainer.accelerator", "tpu"), "trainer"),
         (("--trainer.strategy", "telepathy"), "trainer"),
         (("--data.tasks", "r2"), "data.tasks"),

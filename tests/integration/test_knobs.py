@@ -40,7 +40,7 @@ QUICK = {"quickstart"}
 
 SHRUNK: dict[str, Any] = {
     "data.train_tasks": 8, "data.validation_tasks": 2, "data.test_tasks": 4, "data.schedule.tasks": 4,
-    "data.limits.turns": 2, "data.limits.context": 160, "data.limits.concurrent": 8,
+    "data.schedule.micro_batch_tokens": 640, "data.limits.turns": 2, "data.limits.context": 160, "data.limits.concurrent": 8,
     "data.sampling.max_tokens": 6, "data.evaluation.max_tokens": 6, "data.sampling.temperature": 1.0,
     "model.warmup": 2, "model.policy.lora.last_layers": 1, "model.optimizer.lr": 0.01, "model.critic_lr": 0.05,
     "sft.demonstrations": 4, "sft.epochs": 1, "sft.minibatches": 2, "sft.optimizer.lr": 0.001,
@@ -48,7 +48,7 @@ SHRUNK: dict[str, Any] = {
     "data.tasks": "r2-w2", "trainer.accelerator": "cpu", "trainer.strategy": "auto", "trainer.precision": "32-true",
     "model.policy.dtype": "float32",
 }  # fmt: skip
-"""Used where a configuration has the setting; minibatches, micro-batches and groups are cut to what the tasks allow."""
+"""Used where a configuration has the setting; minibatches and groups are cut to what the tasks allow."""
 
 
 def leaves(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -89,7 +89,6 @@ def shrunk(file: Path, weights: Path) -> dict[str, Any]:
     if supervised:
         content["data"]["train_tasks"] = schedule["tasks"]
     schedule["minibatches"] = min(schedule["minibatches"], 4)
-    schedule["micro_batches"] = min(schedule["micro_batches"], 2)
     schedule["group_size"] = min(schedule["group_size"], 4)
     content["data"]["environment"] = {"class_path": "tests.integration.flaky.Sluggish"}
     spy = {"class_path": "tests.integration.spies.StepSpy", "init_args": {"path": "steps.jsonl"}}
@@ -189,7 +188,7 @@ KNOBS: dict[str, Knob] = {
     "data.schedule.group_size": Knob(to(3), lambda s: s.column("rollout/n")),
     "data.schedule.passes": Knob(to(2), lambda s: s.column("step")),
     "data.schedule.minibatches": Knob(to(3), lambda s: s.column("step")),
-    "data.schedule.micro_batches": Knob(to(3), lambda s: [step["nodes"] for step in s.own_steps]),
+    "data.schedule.micro_batch_tokens": Knob(to(160), lambda s: [step["nodes"] for step in s.own_steps]),
     "data.limits.turns": Knob(to(1), lambda s: max(len(e["turns"]) for e in s.episodes)),
     "data.limits.context": Knob(to(60), lambda s: [e["stop"] for e in s.episodes]),
     "data.limits.concurrent": Knob(to(3), lambda s: [(step["sessions"], step["cache"]) for step in s.own_steps]),
@@ -252,7 +251,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data.open(policy)
     try:
         sft = SFT(policy, lambda groups: torch.optim.AdamW(groups, lr=1e-2))
-        trainer(max_epochs=17, limit_val_batches=0).fit(sft, datamodule=data.demonstrations(16, 4, 1))
+        trainer(max_epochs=17, limit_val_batches=0).fit(sft, datamodule=data.demonstrations(16, 4))
     finally:
         data.close()
     policy.hf.save_pretrained(folder / "half")

@@ -41,7 +41,7 @@ def data() -> Iterator[RolloutDataModule]:
     """Two rounds of three words; each right answer is worth a half."""
     made = RolloutDataModule(
         EchoWorld(), "r2-w3", reward=ScoreGain(), train_tasks=64, test_tasks=128,
-        schedule=Schedule(tasks=8, group_size=8, minibatches=2, micro_batches=1),
+        schedule=Schedule(tasks=8, group_size=8, minibatches=2),
         limits=Limits(turns=4, context=200, concurrent=64), sampling=Sampling(max_tokens=8),
     )  # fmt: skip
     yield made
@@ -70,7 +70,7 @@ def success(data: RolloutDataModule, policy: CausalLMPolicy) -> float:
 
 def imitate(data: RolloutDataModule, policy: CausalLMPolicy, epochs: int) -> None:
     sft = SFT(policy, partial(torch.optim.AdamW, lr=3e-3))
-    trainer(max_epochs=epochs, limit_val_batches=0).fit(sft, datamodule=data.demonstrations(48, 2, 1))
+    trainer(max_epochs=epochs, limit_val_batches=0).fit(sft, datamodule=data.demonstrations(48, 2))
 
 
 @pytest.mark.parametrize("kind", [PPO, GRPO, RLOO, ReinforcePP])

@@ -50,12 +50,15 @@ class Watcher(Callback):
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, int, tuple[int, ...]]] = []
+        self.parts: list[int] = []
+        """How many each optimizer step had."""
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        tree = batch.tree
-        for last in tree.last_B.tolist():
-            conversation = tuple(int(tree.ids_S[j]) for j in range(last + 1) if last < int(tree.ends_S[j]))
-            self.rows.append((pl_module.global_step, batch.policy_version, conversation))
+        self.parts.append(len(batch.parts))
+        for tree in (part.tree for part in batch.parts):
+            for last in tree.last_B.tolist():
+                conversation = tuple(int(tree.ids_S[j]) for j in range(last + 1) if last < int(tree.ends_S[j]))
+                self.rows.append((pl_module.global_step, batch.policy_version, conversation))
 
 
 def run(case: str, folder: str, **settings: Any) -> dict[str, Any]:
@@ -66,12 +69,12 @@ def run(case: str, folder: str, **settings: Any) -> dict[str, Any]:
     module = kind(policy, partial(torch.optim.SGD, lr=0.02), **options)
     data = RolloutDataModule(
         EchoWorld(), "r2-w4", reward=Checksum(), train_tasks=12,
-        schedule=Schedule(tasks=8, group_size=2, micro_batches=3),
+        schedule=Schedule(tasks=8, group_size=2, micro_batch_tokens=200),
         limits=Limits(turns=3, context=160, concurrent=5), sampling=Sampling(max_tokens=6),
     )  # fmt: skip
     watcher = Watcher()
     try:
-        fitted = trainer(max_epochs=2, limit_val_batches=0, accumulate_grad_batches=3, callbacks=[watcher], **settings)
+        fitted = trainer(max_epochs=2, limit_val_batches=0, callbacks=[watcher], **settings)
         policy.load()
         before = {n: p.detach().clone() for n, p in module.named_parameters()}
         fitted.fit(module, datamodule=data)
@@ -81,6 +84,7 @@ def run(case: str, folder: str, **settings: Any) -> dict[str, Any]:
     assert data.latest is not None
     return {
         "rows": watcher.rows,
+        "parts": watcher.parts,
         "weights": weights,
         "moved": max(float((weights[n] - p).abs().max()) for n, p in before.items()),
         "kl_coefficient": module.kl_coefficient,

@@ -235,7 +235,7 @@ def test_a_shuffled_iteration_keeps_groups_together_and_loses_nobody():
 
 @pytest.mark.parametrize(
     "plan",
-    [{"tasks": 0}, {"group_size": 0}, {"passes": 0}, {"minibatches": 0}, {"micro_batches": 0}, {"retries": -1},
+    [{"tasks": 0}, {"group_size": 0}, {"passes": 0}, {"minibatches": 0}, {"micro_batch_tokens": 0}, {"retries": -1},
      {"resample_rounds": -1}, {"max_failures": 1.5}, {"minibatches": 9}],
 )  # fmt: skip
 def test_schedules_that_cannot_be_are_refused_by_name(plan: dict[str, int]):
@@ -245,8 +245,16 @@ def test_schedules_that_cannot_be_are_refused_by_name(plan: dict[str, int]):
 
 def test_one_episode_is_no_group_and_tasks_are_shared_equally():
     with pytest.raises(BadInput, match=r"data\.schedule\.group_size=1"):
-        Schedule(group_size=1).check(compares_group=True, ranks=1)
+        Schedule(group_size=1).check(compares_group=True, ranks=1, context=1024)
     with pytest.raises(BadInput, match=r"data\.schedule\.tasks: 8 tasks cannot be shared equally by 3"):
-        Schedule().check(compares_group=False, ranks=3)
-    Schedule(group_size=1).check(compares_group=False, ranks=4)
-    assert Schedule(passes=2, minibatches=3, micro_batches=5).steps_per_iteration == 30
+        Schedule().check(compares_group=False, ranks=3, context=1024)
+    Schedule(group_size=1).check(compares_group=False, ranks=4, context=1024)
+    assert Schedule(passes=2, minibatches=3).steps_per_iteration == 6
+
+
+def test_the_longest_episode_there_may_be_goes_through_the_model_at_once():
+    with pytest.raises(
+        BadInput, match=r"data\.schedule\.micro_batch_tokens: .*1025 \(data\.limits\.context\).*Set it to 1025"
+    ):
+        Schedule(micro_batch_tokens=1024).check(compares_group=True, ranks=1, context=1025)
+    Schedule(micro_batch_tokens=1024).check(compares_group=True, ranks=1, context=1024)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as some
 
 from lit_agents.algorithm.losses import token_weights
-from lit_agents.rollout.batch import Credited, balanced, batches, columns_of
-from lit_agents.rollout.trie import action_places, token_tree
+from lit_agents.rollout.batch import Credited, balanced, batches, columns_of, packed
+from lit_agents.rollout.trie import action_places, distinct_tokens, token_tree
 from lit_agents.types import Episode, TokenBatch, TokenTree, TurnRewards
 from tests.rollout.handmade import episode, forest
 
@@ -40,6 +43,7 @@ def test_there_is_one_node_per_distinct_beginning(seed: int):
     prefixes = {tuple(e.token_ids[:n]) for e in episodes for n in range(1, len(e.token_ids) + 1)}
     assert {tuple(spelled(tree, i)) for i in range(len(tree.ids_S))} == prefixes
     assert len(tree.ids_S) == len(prefixes) < tree.tokens == sum(len(e.token_ids) for e in episodes)
+    assert distinct_tokens([e.token_ids for e in episodes]) == len(prefixes)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -124,7 +128,47 @@ def test_balanced_runs_hold_every_index_once_in_order_and_are_about_equal(parts:
     assert balanced([], parts) == [[] for _ in range(parts)]
 
 
-def credit(episodes: list[Episode], zero: tuple[int, ...] = ()) -> Credited:
+@settings(max_examples=300, deadline=None)
+@given(
+    some.lists(some.lists(some.lists(some.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=4), max_size=6),
+    some.integers(1, 25),
+)
+def test_episodes_are_packed_in_order_under_the_budget_and_groups_stay_whole_where_they_fit(
+    content: list[list[list[int]]], budget: int
+):
+    sequences = [sequence for group in content for sequence in group]
+    groups = [g for g, group in enumerate(content) for _ in group]
+
+    def distinct(chosen: list[int]) -> int:
+        return len({tuple(sequences[i][:n]) for i in chosen for n in range(1, len(sequences[i]) + 1)})
+
+    runs = packed(sequences, groups, budget)
+    assert [i for run in runs for i in run] == list(range(len(sequences))) and all(runs)
+    for run in runs:
+        assert distinct(run) <= budget or len(run) == 1
+    whole = []
+    for g in range(len(content)):
+        members = [i for i in range(len(sequences)) if groups[i] == g]
+        whole.append(distinct(members) <= budget)
+        if whole[g]:
+            assert sum(bool(set(members) & set(run)) for run in runs) == 1
+    for first, second in pairwise(runs):  # greedy: what comes next did not fit any more
+        group = [i for i in second if groups[i] == groups[second[0]]]
+        assert distinct(first + (group if whole[groups[second[0]]] else group[:1])) > budget
+
+
+def test_packing_counts_what_is_shared_once():
+    #        group 0: 1 2 3 | 1 2 4      group 1: 1 2 3 | 5        group 2: 6 7
+    sequences, groups = [[1, 2, 3], [1, 2, 4], [1, 2, 3], [5], [6, 7]], [0, 0, 1, 1, 2]
+    assert packed(sequences, groups, 7) == [[0, 1, 2, 3, 4]]  # 1 2 3, 4, 5, 6 7
+    assert packed(sequences, groups, 6) == [[0, 1, 2, 3], [4]]
+    assert packed(sequences, groups, 4) == [[0, 1], [2, 3], [4]]  # 4 tokens, 4, 2
+    assert packed(sequences, groups, 3) == [[0], [1], [2], [3, 4]]  # no group but the last one fits
+    assert packed(sequences, groups, 1) == [[0], [1], [2], [3], [4]]
+    assert packed([], [], 5) == []
+
+
+def credit(episodes: list[Episode], zero: tuple[int, ...] = (), groups: tuple[int, ...] = ()) -> Credited:
     """Columns whose values say where they belong: 100 b + a."""
     columns = columns_of(episodes, [TurnRewards.of({"r": [1.0] * len(e.turns)}) for e in episodes])
     count, width = columns.mask_BA.shape
@@ -132,7 +176,9 @@ def credit(episodes: list[Episode], zero: tuple[int, ...] = ()) -> Credited:
     columns = replace(columns, logprobs_BA=-place_BA)
     advantages_BA = place_BA.clone()
     advantages_BA[list(zero)] = 0.0
-    return Credited(tuple(episodes), columns, advantages_BA, place_BA + 0.25, place_BA + 0.5, place_BA + 0.75, 3)
+    group_B = torch.tensor(groups or range(count))
+    made = (advantages_BA, place_BA + 0.25, place_BA + 0.5, place_BA + 0.6, place_BA + 0.75, group_B, 3)
+    return Credited(tuple(episodes), columns, *made)
 
 
 def rows_of(batch: TokenBatch) -> list[int]:
@@ -141,21 +187,21 @@ def rows_of(batch: TokenBatch) -> list[int]:
 
 
 @pytest.mark.parametrize("per_episode", [False, True])
-@pytest.mark.parametrize(("minibatches", "micro"), [(1, 1), (1, 3), (2, 2), (4, 1), (3, 7)])
-def test_every_episode_is_in_exactly_one_micro_batch_with_its_own_values(
-    minibatches: int, micro: int, per_episode: bool
-):
+@pytest.mark.parametrize(("minibatches", "budget"), [(1, 1000), (1, 20), (2, 16), (4, 1000), (3, 1)])
+def test_every_episode_is_in_exactly_one_part_with_its_own_values(minibatches: int, budget: int, per_episode: bool):
     episodes = forest(3, episodes=10)
     credited = credit(episodes)
     order = [4, 5, 6, 0, 1, 9, 8, 7, 3, 2]
-    found = list(batches(credited, order, minibatches, micro, per_episode, skip_zero=False))
-    assert len(found) == minibatches and all(len(minibatch) == micro for minibatch in found)
-    assert [b for minibatch in found for batch in minibatch for b in rows_of(batch)] == order
+    found = list(batches(credited, order, minibatches, budget, per_episode, skip_zero=False))
+    assert len(found) == minibatches and all(minibatch.policy_version == 3 for minibatch in found)
+    assert [b for minibatch in found for batch in minibatch.parts for b in rows_of(batch)] == order
+    sizes = [len(batch.tree.ids_S) for minibatch in found for batch in minibatch.parts]
+    assert (max(sizes) <= budget or budget == 1) and (len(sizes) > minibatches) is (budget < 1000)
     for minibatch in found:
-        rows = [b for batch in minibatch for b in rows_of(batch)]
+        rows = [b for batch in minibatch.parts for b in rows_of(batch)]
         weights = token_weights(credited.columns.mask_BA[rows], per_episode)
-        assert sum(float(batch.weights_BA.sum()) for batch in minibatch) == pytest.approx(1, abs=1e-6)
-        for batch in minibatch:
+        assert sum(float(batch.weights_BA.sum()) for batch in minibatch.parts) == pytest.approx(1, abs=1e-6)
+        for batch in minibatch.parts:
             assert batch.policy_version == 3 and batch.tree.mask_BA.shape == batch.weights_BA.shape
             for row, b in enumerate(rows_of(batch)):
                 width = sum(len(turn.action_ids) for turn in episodes[b].turns)
@@ -164,6 +210,7 @@ def test_every_episode_is_in_exactly_one_micro_batch_with_its_own_values(
                     (credited.advantages_BA[b], batch.advantages_BA),
                     (credited.returns_BA[b], batch.returns_BA),
                     (credited.values_BA[b], batch.values_BA),
+                    (credited.own_logprobs_BA[b], batch.own_logprobs_BA),
                     (credited.ref_logprobs_BA[b], batch.ref_logprobs_BA),
                     (weights[rows.index(b)], batch.weights_BA),
                 ):
@@ -175,8 +222,8 @@ def test_episodes_without_advantage_are_left_out_and_the_others_weigh_what_they_
     episodes = forest(5, episodes=8)
     everything = credit(episodes, zero=(1, 4, 5))
     order = list(range(8))
-    whole = [w for m in batches(everything, order, 2, 2, False, False) for batch in m for w in weighed(batch)]
-    kept = [w for m in batches(everything, order, 2, 2, False, True) for batch in m for w in weighed(batch)]
+    whole = [w for m in batches(everything, order, 2, 20, False, False) for batch in m.parts for w in weighed(batch)]
+    kept = [w for m in batches(everything, order, 2, 20, False, True) for batch in m.parts for w in weighed(batch)]
     assert [b for b, _ in kept] == [0, 2, 3, 6, 7]
     assert kept == [(b, weights) for b, weights in whole if b not in (1, 4, 5)]
 
@@ -186,15 +233,18 @@ def weighed(batch: TokenBatch) -> list[tuple[int, list[float]]]:
     return list(zip(rows_of(batch), rows, strict=True))
 
 
-def test_micro_batches_may_be_empty_and_their_number_is_fixed():
+def test_the_number_of_minibatches_is_fixed_and_one_without_signal_has_no_parts():
     credited = credit(forest(6, episodes=2), zero=(0, 1))
     for skip_zero in (False, True):
-        found = list(batches(credited, [0, 1], 2, 4, False, skip_zero))
-        assert [len(minibatch) for minibatch in found] == [4, 4]
-        sizes = [len(rows_of(batch)) for minibatch in found for batch in minibatch]
-        assert sum(sizes) == (0 if skip_zero else 2) and 0 in sizes
-    empty = found[0][0]
-    assert len(empty.tree.ids_S) == 0 and empty.weights_BA.shape == empty.advantages_BA.shape == (0, 0)
+        found = list(batches(credited, [0, 1], 2, 1000, False, skip_zero))
+        assert [len(minibatch.parts) for minibatch in found] == ([0, 0] if skip_zero else [1, 1])
+
+
+def test_a_group_is_in_one_part_where_it_fits():
+    credited = credit(forest(7, episodes=6), groups=(4, 4, 4, 9, 9, 9))
+    sizes = [distinct_tokens([e.token_ids for e in credited.episodes[i : i + 3]]) for i in (0, 3)]
+    (minibatch,) = batches(credited, range(6), 1, max(sizes), False, False)
+    assert [rows_of(batch) for batch in minibatch.parts] == [[0, 1, 2], [3, 4, 5]]
 
 
 @pytest.mark.parametrize("per_episode", [False, True])
@@ -207,7 +257,7 @@ def test_a_ranks_share_is_of_all_its_episodes_those_without_advantage_included(p
         asked.append(count)
         return 0.25
 
-    (scaled,) = batches(credited, range(8), 1, 1, per_episode, True, share)
-    (plain,) = batches(credited, range(8), 1, 1, per_episode, True)
+    (scaled,) = batches(credited, range(8), 1, 1000, per_episode, True, share)
+    (plain,) = batches(credited, range(8), 1, 1000, per_episode, True)
     assert asked == [8.0 if per_episode else sum(len(t.action_ids) for e in episodes for t in e.turns)]
-    assert torch.equal(scaled[0].weights_BA, 0.25 * plain[0].weights_BA)
+    assert torch.equal(scaled.parts[0].weights_BA, 0.25 * plain.parts[0].weights_BA)

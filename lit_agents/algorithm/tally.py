@@ -1,0 +1,40 @@
+"""The numbers of one iteration, added up over the parts of its optimizer steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+
+class Tally:
+    """Begun anew in every iteration."""
+
+    def __init__(self) -> None:
+        self._per_step: dict[str, float] = {}
+        self._per_token: dict[str, tuple[float, float]] = {}
+        self._largest: dict[str, float] = {}
+        self.computed_tokens = 0
+        """Tokens that went through the model."""
+
+    def add(self, numbers: Mapping[str, Tensor]) -> None:
+        """What a part adds to numbers of its optimizer step."""
+        for name, number in numbers.items():
+            self._per_step[name] = self._per_step.get(name, 0.0) + float(number.detach())
+
+    def add_per_token(self, columns: Mapping[str, Tensor], weights_BA: Tensor) -> None:
+        """(B, A) columns whose weighted mean is wanted."""
+        for name, column_BA in columns.items():
+            total, weight = self._per_token.get(name, (0.0, 0.0))
+            more = float((weights_BA * column_BA.detach()).sum())
+            self._per_token[name] = (total + more, weight + float(weights_BA.sum()))
+
+    def add_largest(self, name: str, number: Tensor) -> None:
+        """A number whose maximum is wanted."""
+        self._largest[name] = max(self._largest.get(name, float("-inf")), float(number))
+
+    def result(self, steps: int) -> dict[str, float]:
+        """Means over optimizer steps, means over tokens and maxima; what was never added is not there."""
+        means = {name: total / max(1, steps) for name, total in self._per_step.items()}
+        per_token = {name: total / weight for name, (total, weight) in self._per_token.items()}
+        return means | per_token | self._largest | {"computed_tokens": float(self.computed_tokens)}
