@@ -142,7 +142,7 @@ class EnvPool:
         return cast("dict[int, str | Failure | None]", self._ask(requests, self._step_timeout))
 
     def ask_admissible(self, sessions: Iterable[int]) -> dict[int, list[str] | Failure]:
-        """The actions possible now in each of the sessions named."""
+        """The actions possible now in each of the sessions named; see `expect_hints`."""
         requests: Requests = dict.fromkeys(sessions, ("admissible_actions", ()))
         self._must_be_playing(requests)
         return cast("dict[int, list[str] | Failure]", self._ask(requests, self._step_timeout))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -107,7 +108,10 @@ class TextWorld(TextEnvironment):
 
 def _must_be_installed() -> None:
     """Looked for only: importing it would cost every run a second."""
-    if find_spec("textworld") is None:
+    found = None
+    with suppress(ImportError):  # a finder may say no in this way too
+        found = find_spec("textworld")
+    if found is None:
         raise BadInput("textworld", "it is not installed.", "Run: pip install textworld")
 
 
