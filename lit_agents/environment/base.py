@@ -76,6 +76,10 @@ class TextEnvironment(ABC):
         """The actions possible now, for the random policy and never shown to an agent; empty where the world cannot say."""
         return []
 
+    def prepare_hints(self) -> None:
+        """Import what only the two methods above need, if it is much; see `EnvPool.expect_hints`."""
+        return
+
     def fingerprint(self) -> Mapping[str, str]:
         """What two results must share to be comparable, besides their tasks.
 

@@ -94,6 +94,7 @@ class EnvPool:
         self._environment, self._size, self._recycle_after = environment, size, recycle_after
         self._step_timeout, self._reset_timeout = step_timeout, reset_timeout
         self._helper: Helper | None = None
+        self._hints = False
         self._sessions: dict[int, _Session] = {}
         self._owner = os.getpid()
 
@@ -141,10 +142,20 @@ class EnvPool:
         return cast("dict[int, str | Failure | None]", self._ask(requests, self._step_timeout))
 
     def ask_admissible(self, sessions: Iterable[int]) -> dict[int, list[str] | Failure]:
-        """The actions possible now in each of the sessions named."""
+        """The actions possible now in each of the sessions named; see `expect_hints`."""
         requests: Requests = dict.fromkeys(sessions, ("admissible_actions", ()))
         self._must_be_playing(requests)
         return cast("dict[int, list[str] | Failure]", self._ask(requests, self._step_timeout))
+
+    def expect_hints(self) -> None:
+        """Before episodes in which many sessions are asked for the expert's or the possible actions.
+
+        It ends every process there is: the new ones share what `TextEnvironment.prepare_hints` imports, which would take
+        each of them its own time and memory, and which most runs do not need at all.
+        """
+        if not self._hints:
+            self.close()
+            self._hints = True
 
     def close(self) -> None:
         """End every process; the pool may be used again afterwards."""
@@ -176,14 +187,14 @@ class EnvPool:
 
     def _fork(self) -> _Session:
         fresh = self._helper is None
-        self._helper = self._helper or Helper(self._environment)
+        self._helper = self._helper or Helper(self._environment, self._hints)
         try:
             pid, connection = self._helper.fork()
         except ConnectionError:
             if fresh:
                 raise
             self._helper.close()  # it was killed; its sessions died with it, and are found dead when they are asked
-            self._helper = Helper(self._environment)
+            self._helper = Helper(self._environment, self._hints)
             pid, connection = self._helper.fork()
         connection.setblocking(False)
         return _Session(pid, connection)

@@ -45,15 +45,16 @@ class Helper:
 
     Args:
         environment: sent to the helper as a pickle.
+        hints: whether sessions will be asked for the expert's or the possible actions; see `prepare_hints`.
 
     Raises:
         BadInput: the environment cannot be pickled, or cannot be built in another process.
     """
 
-    def __init__(self, environment: TextEnvironment) -> None:
+    def __init__(self, environment: TextEnvironment, hints: bool = False) -> None:
         self._name = f"{type(environment).__module__}.{type(environment).__qualname__}"
         try:
-            payload = pickle.dumps(environment)
+            payload = pickle.dumps((environment, hints))
         except Exception as error:
             raise BadInput(self._name, f"it cannot be pickled ({error}).", WAY_OUT) from error
         self._socket, theirs = socket.socketpair()
@@ -155,8 +156,11 @@ def main(descriptor: int) -> None:
     control.set_inheritable(False)  # a process a world starts must not keep the connection open
     problem: str | BadInput = ""
     try:
-        environment: TextEnvironment = pickle.loads(receive(control))
+        sent: tuple[TextEnvironment, bool] = pickle.loads(receive(control))
+        environment, hints = sent
         environment.fingerprint()  # imports what the versions are asked of, once for all sessions
+        if hints:
+            environment.prepare_hints()
     except BadInput as error:
         problem = error
     except Exception as error:

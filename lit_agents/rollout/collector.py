@@ -75,6 +75,7 @@ class Collector:
         """
         waiting, drafts, done = deque(enumerate(jobs)), dict[int, _Draft](), dict[int, Episode]()
         places: dict[int, int] = {}  # session -> number of its job
+        player.prepare(self._pool)
         while waiting or drafts:
             free = [s for s in range(self._limits.concurrent) if s not in drafts]
             begun = {s: waiting.popleft() for s in free[: len(waiting)]}

@@ -44,6 +44,10 @@ class Player(ABC):
     version: int = -1
     """Policy version written into the turns."""
 
+    def prepare(self, pool: EnvPool) -> None:
+        """Called before the first episode begins, while none is under way."""
+        del pool
+
     @abstractmethod
     def choose(self, situations: Sequence[Situation], pool: EnvPool) -> list[Choice | Failure]:
         """One action each, in order; a failure where the environment could not say what it was asked."""
@@ -97,6 +101,10 @@ class RandomPlayer(Player):
 
     def __init__(self, chat: ChatFormat) -> None:
         self._chat = chat
+
+    def prepare(self, pool: EnvPool) -> None:
+        """The possible actions are asked for at every turn."""
+        pool.expect_hints()
 
     def choose(self, situations: Sequence[Situation], pool: EnvPool) -> list[Choice | Failure]:
         """See `Player`."""

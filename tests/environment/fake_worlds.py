@@ -18,8 +18,13 @@ TASK = Task("puppet", "1", "train")
 class Puppet(TextEnvironment):
     """Does what the action says; every observation is the number of its process."""
 
+    hints = "not prepared"
+
     def __init__(self, forbidden: str = "") -> None:
         self.forbidden = forbidden
+
+    def prepare_hints(self) -> None:
+        self.hints = f"prepared in {os.getpid()}"
 
     def tasks(self, spec: str, split: str, count: int) -> list[Task]:
         return [TASK] * count
@@ -38,6 +43,9 @@ class Puppet(TextEnvironment):
 
     def expert_action(self) -> str:
         return "win"
+
+    def do_hints(self, rest: str) -> Transition:
+        return Transition(self.hints, 0.0)
 
     def do_raise(self, rest: str) -> None:
         raise RuntimeError("the lamp is broken")

@@ -28,6 +28,10 @@ def alive(pid: int) -> bool:
         return False
 
 
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def until(condition: Callable[[], bool], seconds: float = 8.0) -> bool:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
@@ -218,12 +222,28 @@ def test_a_fork_of_the_caller_neither_ends_the_sessions_nor_keeps_them() -> None
 
 def test_the_pool_survives_its_helper(pool: EnvPool) -> None:
     pids = reset(pool, 0, 1)
-    helper = int(Path(f"/proc/{pids[0]}/stat").read_text().rpartition(")")[2].split()[1])
-    os.kill(helper, signal.SIGKILL)
+    os.kill(parent(pids[0]), signal.SIGKILL)
     assert until(lambda: not any(map(alive, pids)))
     failure = pool.step({0: "look"})[0]
     assert isinstance(failure, Failure) and failure.stop is StopReason.ENVIRONMENT_DIED
     reset(pool, 0)
+
+
+def test_hints_are_prepared_once_for_all_sessions_and_only_if_expected(pool: EnvPool) -> None:
+    before = reset(pool, 0)
+    assert pool.step({0: "hints"})[0] == Transition("not prepared", 0.0)
+    pool.expect_hints()
+    assert not any(map(alive, before))
+    pids = reset(pool, 0, 1)
+    prepared = Transition(f"prepared in {parent(pids[0])}", 0.0)
+    assert pool.step({0: "hints", 1: "hints"}) == {0: prepared, 1: prepared}
+    pool.expect_hints()
+    assert reset(pool, 0, 1) == pids
+    os.kill(parent(pids[0]), signal.SIGKILL)
+    assert until(lambda: not any(map(alive, pids)))
+    pool.step({0: "look", 1: "look"})
+    (pid,) = reset(pool, 0)
+    assert pool.step({0: "hints"})[0] == Transition(f"prepared in {parent(pid)}", 0.0)
 
 
 SCRIPT = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
@@ -14,7 +15,8 @@ import pytest
 
 from lit_agents.environment.base import Transition
 from lit_agents.environment.pool import EnvPool, Failure
-from lit_agents.environment.textworld import META, SUCCESS, TextWorld
+from lit_agents.environment.textworld import TextWorld
+from lit_agents.environment.textworld_play import META, SUCCESS, TRACE
 from lit_agents.errors import BadInput
 from lit_agents.types import Task
 
@@ -52,6 +54,62 @@ def test_walkthroughs_win_and_score_as_the_task_says(
         scores = [0.0, *(step.score for step in [*before, end])]
         assert sum(after > earlier for earlier, after in pairwise(scores)) == task.rewards
     assert {task.rewards for task in custom} == {1} and all(task.rewards in (7, 8, 10) for task in simple)
+
+
+def words(text: str) -> list[str]:
+    """Without status line, prompt, heading, trace and what is asked after the end, by another route than ours."""
+    text = re.split(r"\n>? {20,}-=|Would you like to RESTART", TRACE.sub("", text))[0]
+    return [word for line in text.split("\n") if not line.startswith("-= ") for word in line.split()]
+
+
+@pytest.mark.filterwarnings("ignore:Game:UserWarning")
+def test_games_are_what_textworld_start_makes_of_them(
+    textworld: TextWorld, custom: list[Task], simple: list[Task]
+) -> None:
+    import textworld as reference
+
+    wanted = reference.EnvInfos(inventory=True, admissible_commands=True, won=True, lost=True, objective=True)
+    for task in custom + simple:
+        env, world = reference.start(task.path, request_infos=wanted), textworld
+        state, start = env.reset(), world.reset(task)
+        room, _, opening = state.feedback.partition("\n-= ")[2].partition(" =-")
+        *_, first = start.observation.partition(state.objective.strip())
+        assert first.removesuffix("\nCommand:").split() == [
+            *f"{room}:".split(),
+            *words(opening),
+            *state.inventory.split(),
+        ]
+        assert start.max_score == state.max_score
+        some = state.admissible_commands[::2]
+        for command in [*some, "look", "xyzzy", "take it", "help", "goal", "inventory", *walkthrough(task)]:
+            state, score, done = env.step(command)
+            step = world.step(command)
+            said = step.observation.partition(": ")[2].removesuffix("\nCommand:").split()
+            assert (said, step.score, step.terminated) == (words(state.feedback), score, done), command
+            assert (step.won, step.lost) == (state.won, state.lost)
+            if done:
+                break
+        env.close()
+
+
+def test_playing_does_not_import_what_only_hints_need(custom: list[Task]) -> None:
+    """It takes a second, which is most of the time until many games have begun."""
+    code = f"""
+import sys
+from lit_agents.environment.textworld import TextWorld, Task
+world = TextWorld()
+world.fingerprint()
+assert "jericho" in sys.modules, "each session would import it"
+world.reset({custom[0]!r})
+for command in {walkthrough(custom[0])!r}:
+    assert world.expert_action() == command
+    end = world.step(command)
+assert end.won and "textworld" not in sys.modules, "textworld was imported"
+world.prepare_hints()
+assert "textworld" in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_first_message_is_role_rule_goal_state_and_cue(textworld: TextWorld, custom: list[Task]) -> None:

@@ -45,6 +45,10 @@ class LocalPool(EnvPool):
         self.environment = environment
         self.sessions: dict[int, TextEnvironment] = {}
         self.played: list[dict[int, str]] = []
+        self.hints_expected = False
+
+    def expect_hints(self) -> None:
+        self.hints_expected = True
 
     def reset(self, tasks: Mapping[int, Task]) -> dict[int, Start | Failure]:
         return {s: self._try(s, lambda world, t=task: world.reset(t)) for s, task in tasks.items()}

@@ -187,7 +187,9 @@ def test_the_expert_wins_and_chance_is_a_function_of_the_seed(environment, spec:
 
 
 def test_a_player_that_is_not_answered_is_a_failure(chat: ChatFormat):
-    collector = Collector(LocalPool(Stage()), chat, Limits(concurrent=2), 20)
+    pool = LocalPool(Stage())
+    collector = Collector(pool, chat, Limits(concurrent=2), 20)
     for player, said in ((ExpertPlayer(chat), "no expert action"), (RandomPlayer(chat), "no admissible action")):
         (episode,) = collector.collect([job("1")], player)
+        assert pool.hints_expected is isinstance(player, RandomPlayer)  # who will ask for them at every turn says so
         assert episode.stop is StopReason.ENVIRONMENT_GARBAGE and said in episode.error
