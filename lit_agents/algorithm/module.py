@@ -246,7 +246,7 @@ class AgentModule(LightningModule):
             loss = loss + self.kl_coefficient * kl
         self._tally.add(numbers | {"loss": loss})
         self._tally.add_per_token({"entropy": scores.entropy_BA}, batch.weights_BA)
-        self._tally.computed_tokens += len(batch.tree.ids_S)
+        self._tally.computed_tokens += self.policy.computed(batch.tree)
         if batch.policy_version >= 0:
             self._compare(scores.logprobs_BA.detach(), batch)
         return loss

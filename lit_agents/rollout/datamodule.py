@@ -196,7 +196,7 @@ class RolloutDataModule(LightningDataModule):
                 module.per_episode_mean, module.skips_zero_advantage and not module.kl.loss, self._share,
             ):  # fmt: skip
                 self.ledger.tokens_trained += sum(int(part.tree.mask_BA.sum()) for part in minibatch.parts)
-                self.ledger.tokens_computed += sum(len(part.tree.ids_S) for part in minibatch.parts)
+                self.ledger.tokens_computed += sum(module.policy.computed(part.tree) for part in minibatch.parts)
                 yield minibatch
         self.iteration += 1
 
