@@ -1,4 +1,4 @@
-"""The real vLLM on a CPU, in an environment of its own: `scripts/test-vllm.sh`. It samples, the trainer's own forward pass judges."""
+"""The real vLLM on a CPU (`scripts/test-vllm.sh`): it samples, and the trainer's own forward pass judges."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CLASS = "lit_agents.policy.engine.vllm.VLLMEngine"
 SESSIONS, CONTEXT = 16, 512
 MEAN, LARGEST = {"float32": 2e-5, "bfloat16": 0.05}, {"float32": 2e-3, "bfloat16": 1.0}
 """Nats. float32: the order of sums. bfloat16: 2 ** -8 in every activation, in another order."""
-FOLDED = 0.15
+FOLDED = 0.1
 """Mean in bfloat16 with strong adapters: the sampler rounds W + BA once, the trainer adds B A x to W x."""
 
 
@@ -89,6 +89,12 @@ def processes_of(session: int) -> list[str]:
     return found
 
 
+def engines() -> set[int]:
+    """Process ids of this process's children that are engines."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return {int(pid) for pid in children if "vllm_process" in Path(f"/proc/{pid}/cmdline").read_text()}
+
+
 def test_log_probabilities_are_those_of_the_trainer(policy, engine):
     engine.refresh()
     for sampling in (Sampling(), Sampling(temperature=0.7)):
@@ -109,7 +115,7 @@ def test_after_a_refresh_it_samples_with_the_new_weights_and_before_it_with_the_
     try:
         with torch.no_grad():
             for p in policy.trainable.values():
-                p.add_(0.02 * torch.randn(p.shape, generator=noise))
+                p.add_(0.05 * torch.randn(p.shape, generator=noise))
         asked = requests(policy, SESSIONS)
         stale = gap(policy, asked, engine.generate(asked, Sampling()))
         engine.refresh()
@@ -198,7 +204,15 @@ def test_what_is_known_is_not_computed_again(policy, engine):
     assert len(then) == 8
 
 
-def test_the_trainers_process_is_as_it_was_and_nothing_runs_after_close(policy):
+@pytest.fixture
+def small() -> CausalLMPolicy:
+    """For tests that start an engine of their own, for which one type is enough."""
+    made = CausalLMPolicy(PACKAGED)
+    made.load()
+    return made
+
+
+def test_the_trainers_process_is_as_it_was_and_nothing_runs_after_close(small):
     def mine():
         return (
             {task: os.sched_getaffinity(int(task)) for task in os.listdir("/proc/self/task")}.values(),
@@ -210,20 +224,20 @@ def test_the_trainers_process_is_as_it_was_and_nothing_runs_after_close(policy):
 
     affinities, *rest = mine()
     engine = VLLMEngine()
-    engine.attach(policy, 2, CONTEXT)
+    engine.attach(small, 2, CONTEXT)
     assert engine._process is None, "it is started when it is needed"
-    engine.generate(requests(policy, 2), Sampling(max_tokens=2))
+    engine.generate(requests(small, 2), Sampling(max_tokens=2))
     session = engine._process.pid
     after, *rest_after = mine()
     assert rest == rest_after and set(map(frozenset, affinities)) == set(map(frozenset, after))
     assert processes_of(session)
     engine.close()
     assert not processes_of(session)
-    engine.generate(requests(policy, 2), Sampling(max_tokens=2))
+    engine.generate(requests(small, 2), Sampling(max_tokens=2))
     session = engine._process.pid
     engine._process.kill()
     with pytest.raises(RuntimeError, match="vLLM process has ended"):
-        engine.generate(requests(policy, 2), Sampling(max_tokens=2))
+        engine.generate(requests(small, 2), Sampling(max_tokens=2))
     assert not processes_of(session) and engine._process is None
 
 
@@ -252,23 +266,21 @@ def test_it_ends_with_a_trainer_that_is_killed():
     assert not processes_of(session)
 
 
-def test_a_cache_too_small_for_one_conversation_is_refused_by_name(policy):
+def test_a_cache_too_small_for_one_conversation_is_refused_by_name(small):
     engine = VLLMEngine(cache_gb=0.001)
-    engine.attach(policy, 2, CONTEXT)
+    engine.attach(small, 2, CONTEXT)
     with pytest.raises(BadInput, match="vLLM refuses"):
-        engine.generate(requests(policy, 1), Sampling(max_tokens=1))
+        engine.generate(requests(small, 1), Sampling(max_tokens=1))
     assert engine._process is None
 
 
-def test_a_small_cache_makes_conversations_wait_and_changes_nothing_else(policy):
-    if policy.dtype != torch.float32:
-        pytest.skip("one type is enough")
+def test_a_small_cache_makes_conversations_wait_and_changes_nothing_else(small):
     token = 2 * 30 * 3 * 64 * 4  # keys and values, layers, heads, width, bytes
     engine = VLLMEngine(cache_gb=(CONTEXT + 64) * token / 1e9)
-    engine.attach(policy, 8, CONTEXT)
-    asked = requests(policy, 8, distinct=8)
+    engine.attach(small, 8, CONTEXT)
+    asked = requests(small, 8, distinct=8)
     try:
-        found = gap(policy, asked, engine.generate(asked, Sampling()))
+        found = gap(small, asked, engine.generate(asked, Sampling()))
     finally:
         engine.close()
     assert found.mean() < MEAN["float32"]
@@ -282,7 +294,8 @@ def test_grpo_learns_through_it(tmp_path, monkeypatch):
     args += ["--data.schedule.tasks", "2", "--data.schedule.group_size", "4", "--data.schedule.minibatches", "1"]
     args += ["--data.limits.turns", "3", "--data.limits.concurrent", "8"]
     args += ["--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "1"]
-    args += ["--model.optimizer.init_args.lr", "3e-3", "--model.warmup", "0", "--model.anneal", "false"]
+    args += ["--model.optimizer.init_args.lr", "1e-2", "--model.warmup", "0", "--model.anneal", "false"]
+    before = engines()
     fit(args)
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -293,12 +306,4 @@ def test_grpo_learns_through_it(tmp_path, monkeypatch):
     found = audit(tmp_path / "run")
     print(found.report())
     assert not found.findings.faults and found.findings.checked["log-probabilities computed again"] > 100
-    assert not [p for p in Path("/proc").glob("[0-9]*/cmdline") if is_engine_of_this_process(p)]
-
-
-def is_engine_of_this_process(cmdline: Path) -> bool:
-    try:
-        parent = int((cmdline.parent / "stat").read_text().rpartition(")")[2].split()[1])
-        return parent == os.getpid() and "vllm_process" in cmdline.read_text()
-    except OSError:
-        return False
+    assert engines() == before

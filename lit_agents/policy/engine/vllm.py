@@ -27,8 +27,12 @@ from lit_agents.policy.sampling import Sampling
 
 BLOCK = 32  # tokens; what is cached is cached in blocks, and the CPU kernels want multiples of 32
 FLOOR = 0.01  # vLLM raises lower temperatures to this one
-SHARED = ("CUDA_VISIBLE_DEVICES", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # sleeping forbids some settings
+QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "TORCH_CPP_LOG_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
+"""Unless the user has set them."""
 RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_")
+"""The trainer's place among its processes, which vLLM would take for its own."""
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""The trainer's too; vLLM cannot sleep with some of its settings."""
 
 
 class VLLMEngine(Engine):
@@ -139,21 +143,15 @@ class VLLMEngine(Engine):
     # the other process
 
     def _start(self) -> None:
-        device = self._policy.device
+        on_cpu = self._policy.device.type == "cpu"
         ours, theirs = Pipe()
-        environment = {k: v for k, v in os.environ.items() if not k.startswith((*SHARED, *RANK))}
-        if device.type == "cuda":
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-            index = device.index or 0
-            environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index] if visible else str(index)
-        environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "lit_agents.policy.engine.vllm_process", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what vLLM prints belongs in the log, not in the caller's output
-                env=environment,
+                env=_environment(self._policy.device),
                 start_new_session=True,  # Ctrl-C reaches the caller alone
             )
         self._connection = ours
@@ -167,8 +165,8 @@ class VLLMEngine(Engine):
                 "max_num_batched_tokens": max(8192, self._context),
                 "block_size": BLOCK,
                 "kv_cache_memory_bytes": self.most_bytes,
-                "enforce_eager": device.type == "cpu",  # compiling costs more than it saves there
-                "enable_sleep_mode": device.type != "cpu",
+                "enforce_eager": on_cpu,  # compiling takes 50 s there and saves half a second per turn of 64 episodes
+                "enable_sleep_mode": not on_cpu,
             }
         )
         if problem:
@@ -203,3 +201,16 @@ class VLLMEngine(Engine):
         except BaseException:  # e.g. Ctrl-C between question and answer: the next answer would be the wrong one
             self.close()
             raise
+
+
+def _environment(device: torch.device) -> dict[str, str]:
+    """Variables of the other process, which sees only the device of the policy."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith((*RANK, *ALLOCATOR))}
+    found = (
+        QUIET | kept | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
+    )  # one process; no reports
+    found["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path)
+    if device.type == "cuda":
+        visible, index = os.environ.get("CUDA_VISIBLE_DEVICES"), device.index or 0
+        found["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index] if visible else str(index)
+    return found

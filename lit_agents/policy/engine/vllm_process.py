@@ -14,9 +14,6 @@ from typing import Any
 
 from lit_agents.policy.engine.vllm_weights import received_weights
 
-SETTINGS = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
-"""Unless the user set them."""
-
 
 class Served:
     """One vLLM engine in this process.
@@ -27,9 +24,6 @@ class Served:
     """
 
     def __init__(self, connection: Connection, settings: Mapping[str, Any]) -> None:
-        for name, value in SETTINGS.items():
-            os.environ.setdefault(name, value)
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # this process is enough
         from vllm import LLM
 
         self._connection = connection

@@ -33,7 +33,7 @@ def send_weights(connection: Connection, weights: Iterable[tuple[str, Tensor]]) 
     """Name, type, shape and bytes of each, then None."""
     for name, value in weights:
         connection.send((name, value.dtype, value.shape))
-        connection.send_bytes(memoryview(value.view(-1).view(torch.uint8).numpy()))
+        connection.send_bytes(value.view(-1).view(torch.uint8).numpy().data)
     connection.send(None)
 
 
