@@ -60,6 +60,7 @@ def measure(
     tasks = data.split("test")
     data.engine.refresh()
     episodes = data.open(module.policy).evaluate(tasks, player, data.evaluation, data.seed, data.on_progress, samples)
+    data.engine.rest()
     rewards = [data.reward(e) for e in episodes if not e.stop.is_failure]
     return Result.of(episodes, rewards, conditions_of(data)), episodes, rewards
 

@@ -158,7 +158,8 @@ class RolloutDataModule(LightningDataModule):
         return self.stage
 
     def close(self) -> None:
-        """End every environment."""
+        """End every environment, and the engine."""
+        self.engine.close()
         if self.stage is not None:
             self.stage.close()
             self.stage = None
@@ -218,6 +219,7 @@ class RolloutDataModule(LightningDataModule):
                 self.trainer.global_rank, self.trainer.world_size,
             )  # fmt: skip
             found = recruiter.recruit(self.seed, 0 if self.module.demonstrated else self.iteration)
+            self.engine.rest()
         if not (self.module.demonstrated and self.iteration):  # a resumed stage plays its demonstrations again
             self.ledger.charge([*found.played, *found.failures], self.module.demonstrated)
         return found
@@ -236,6 +238,7 @@ class RolloutDataModule(LightningDataModule):
             self.engine.refresh()
             player = PolicyPlayer(self.engine, self.module.policy.chat, self.evaluation, self.module.global_step)
             episodes = self.stage.evaluate(tasks, player, self.evaluation, self.seed, self.on_progress)
+            self.engine.rest()
         sound = [e for e in episodes if not e.stop.is_failure]
         yield episodes, [self.reward(e) for e in sound]
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import wraps
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lit_agents.algorithm.module import AgentModule
 from lit_agents.evaluation.result import Result
 from lit_agents.fit import fit, main
 from lit_agents.metrics_file import MetricsFile
+from lit_agents.policy.engine.transformers import TransformersEngine
 from lit_agents.run_folder import Mark, RunFolder
 from tests.integration.conftest import ONE_ITERATION
 
@@ -259,3 +264,27 @@ def test_mixed_precision_is_that_of_the_sampler_too(toy):
     assert rows("32-true")[-1]["rollout/return"] and rows("32-true") != rows("bf16-mixed")
     assert float(rows("bf16-mixed")[-1]["train/logprob_gap"]) < 1e-3
     assert main(["--config", toy, "--trainer.precision", "bf16-true"]) == 2
+
+
+def test_the_engine_rests_while_the_trainer_works_and_is_closed_at_the_end(toy, monkeypatch):
+    happened: list[str] = []
+
+    def note(cls: type, name: str) -> None:
+        original = getattr(cls, name)
+
+        @wraps(original)  # Lightning looks at the signature
+        def noted(*args, **kwargs):
+            happened.append(name)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(cls, name, noted)
+
+    for name in ("generate", "rest", "close"):
+        note(TransformersEngine, name)
+    note(AgentModule, "training_step")
+    note(ModelCheckpoint, "on_validation_end")
+    fit(["--config", toy, *ONE_ITERATION])
+    events = [name for name, _ in groupby(happened)]
+    for before, now in pairwise(events):
+        assert now not in ("training_step", "on_validation_end") or before != "generate", events
+    assert {"generate", "rest", "training_step", "on_validation_end"} <= set(events) and events[-1] == "close"

@@ -74,3 +74,11 @@ class Engine(ABC):
     @abstractmethod
     def refresh(self) -> None:
         """The policy's weights have changed: forget everything computed with the old ones."""
+
+    def rest(self) -> None:
+        """No action is wanted for a while: give back memory that the trainer can use. The next `generate` takes it again."""
+        return
+
+    def close(self) -> None:
+        """End every process of its own. It can be attached again."""
+        return
