@@ -29,9 +29,9 @@ def imitator() -> str:
     print("making the policy to begin with", flush=True)
     cli = FitCLI(["--config", str(CONFIG), "--trainer.limit_val_batches=0", "--trainer.enable_checkpointing=false"])
     stage, data, policy = cli.value("sft"), cli.datamodule, cli.model.policy
-    shown = data.demonstrations(stage.demonstrations, stage.minibatches, stage.micro_batches)
+    shown = data.demonstrations(stage.demonstrations, stage.minibatches)
     try:
-        cli.trainer_for([], stage.micro_batches, max_epochs=stage.epochs).fit(SFT(policy, stage.optimizer), shown)
+        cli.trainer_for([], max_epochs=stage.epochs).fit(SFT(policy, stage.optimizer), shown)
     finally:
         shown.close()
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:

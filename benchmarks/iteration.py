@@ -1,6 +1,6 @@
 """One whole iteration of GRPO on TextWorld: where its seconds go, and how many tokens are computed per unique one.
 
-    python benchmarks/iteration.py [--groups 8] [--size 8] [--turns 8] [--ckpt_path RUN/checkpoints/sft/last.ckpt]
+    python benchmarks/iteration.py [--groups 8] [--size 8] [--turns 8]
 
 Runs Lightning's Trainer as `python -m lit_agents.fit` does, one iteration to warm up and one that counts. The last line is one
 JSON object; its ratio is to the same iteration with the update in padded batches, LM head on action tokens alone.

@@ -48,7 +48,7 @@ from lit_agents.rollout.sampler import TaskSampler
 from lit_agents.rollout.trie import action_places, token_tree
 from lit_agents.types import Episode, Task
 
-MICRO_BATCHES = 4  # backward passes of our optimizer step, as many as the configuration has in an iteration
+MICRO_BATCH_TOKENS = 4096  # unique tokens of one backward pass of our optimizer step; about as many as TRL's has
 
 
 @dataclass
@@ -94,7 +94,7 @@ def configured(args: argparse.Namespace, weights: str) -> FitCLI:
         "data.schedule.tasks": args.tasks,
         "data.schedule.group_size": args.size,
         "data.schedule.minibatches": 1,
-        "data.schedule.micro_batches": MICRO_BATCHES,
+        "data.schedule.micro_batch_tokens": MICRO_BATCH_TOKENS,
         "data.limits.turns": args.turns,
         "data.limits.concurrent": args.tasks * args.size,
         "model.warmup": 0,
@@ -213,7 +213,7 @@ def compare(args: argparse.Namespace) -> None:
     ours, theirs = Watch(), Watch()
     try:
         data.open(module.policy)
-        cli.trainer_for([IterationEnds(data, ours)], MICRO_BATCHES).fit(module, data)
+        cli.trainer_for([IterationEnds(data, ours)]).fit(module, data)
         print("ours", json.dumps(ours.row()), flush=True)
         with tempfile.TemporaryDirectory() as output:
             trainer = trl_trainer(cli, args, theirs, output)

@@ -1,6 +1,6 @@
 """A whole rollout of TextWorld games: our engine against transformers' `generate`, and against vLLM where it is installed.
 
-    python benchmarks/rollout.py [--groups 8] [--size 8] [--turns 8] [--ckpt_path RUN/checkpoints/sft/last.ckpt]
+    python benchmarks/rollout.py [--groups 8] [--size 8] [--turns 8]
 
 The usual loop gives the whole conversation to `generate` in every turn, padded on the left. Here it reads the conversations
 our engine had, and is made to say what was said then, so that both sides do the same work; their log-probabilities are

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from imitator import imitator
 
 from lit_agents.environment.textworld import TextWorld
 from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
@@ -31,24 +32,16 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     made.add_argument("--groups", type=int, default=8, help="games")
     made.add_argument("--size", type=int, default=8, help="episodes of each game")
     made.add_argument("--turns", type=int, default=8, help="actions an episode may take")
-    made.add_argument("--weights", default="packaged:SmolLM2-135M-Instruct")
-    made.add_argument("--ckpt_path", help="adapters of a run, such as the quickstart's; by default the untrained model")
+    made.add_argument("--weights", help="folder or hub id; by default SmolLM2 after the quickstart's supervised stage")
     made.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     return made
 
 
 def policy_of(args: argparse.Namespace) -> CausalLMPolicy:
     """As in conf/textworld/quickstart.yaml: adapters of rank 16 in the upper half."""
-    policy = CausalLMPolicy(args.weights, dtype=args.dtype, lora=LoRA(rank=16, alpha=32, last_layers=15))
+    adapters = LoRA(rank=16, alpha=32, last_layers=15)
+    policy = CausalLMPolicy(args.weights or imitator(), dtype=args.dtype, lora=adapters)
     policy.load()
-    if args.ckpt_path:
-        state = torch.load(args.ckpt_path, weights_only=False)["state_dict"]
-        mine = {name.removeprefix("policy."): value for name, value in state.items() if name.startswith("policy.")}
-        if missing := set(policy.trainable) - set(mine):
-            raise SystemExit(
-                f"--ckpt_path {args.ckpt_path}: it has no {sorted(missing)[0]}; give one of the quickstart."
-            )
-        policy.load_state_dict(mine, strict=False)
     return policy
 
 

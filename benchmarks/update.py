@@ -1,6 +1,6 @@
 """The update of one iteration: token trees against padded batches, with the LM head on action tokens and on every token.
 
-    python benchmarks/update.py [--groups 8] [--size 8] [--turns 8] [--ckpt_path RUN/checkpoints/sft/last.ckpt]
+    python benchmarks/update.py [--groups 8] [--size 8] [--turns 8]
     python benchmarks/update.py --sweep
 
 All sides compute the same loss and the same gradients (checked) from the same episodes, played first, `--per_pass` of them
