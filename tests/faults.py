@@ -30,6 +30,7 @@ ENGINE, POLICY, CHAT = (
     ("tests/policy/test_causal_lm.py",),
     ("tests/policy/test_chat.py",),
 )
+PREFIXES, LOADING = ("tests/policy/test_prefix_trie.py",), ("tests/policy/test_loading.py",)
 REWARDS, METRICS = ("tests/reward/test_rewards.py",), ("tests/evaluation/test_metrics.py",)
 INTERRUPT = ("tests/integration/test_interrupt.py::test_an_interrupt_at_any_moment_says_how_to_go_on",)
 GOLDEN, FIT = ("tests/integration/test_golden.py",), ("tests/integration/test_fit.py",)
@@ -214,14 +215,35 @@ FAULTS = [
           'order = stream("tasks", self._seed, around)', 'order = stream("tasks", self._seed)', ITERATION),
     # generation
     Fault("let a token not see itself", "policy/engine/kv_cache.py",
-          "[None] <= new[:, None]", "[None] < new[:, None] + (new[:, None] == 0)", ENGINE),
-    Fault("copy too little of a shared beginning", "policy/engine/transformers.py",
-          "requests[leader].session, request.session, start, len(request.ids))",
-          "requests[leader].session, request.session, start, len(request.ids) - 1)", ENGINE),
+          "np.tri(new, len(path), len(path) - new, dtype=bool)",
+          "np.tri(new, len(path), max(len(path) - new - 1, 0), dtype=bool)", ENGINE),
+    Fault("let conversations attended together see each other", "policy/engine/kv_cache.py",
+          "        sees[row, places] = True\n", "        sees[:, places] = True\n", ENGINE),
+    Fault("leave out what a conversation shares with the one before", "policy/engine/kv_cache.py",
+          "np.concatenate([places[:start], np.arange", "np.concatenate([places[:0], np.arange", ENGINE),
+    Fault("store new keys in another layer", "policy/engine/kv_cache.py",
+          "keys, values = self._cache.keys[layer], self._cache.values[layer]",
+          "keys, values = self._cache.keys[0], self._cache.values[0]", ENGINE),
+    Fault("take a token after another beginning for the same", "policy/engine/prefix_trie.py",
+          "if ids else -1, token)", "if not ids else -1, token)", ENGINE),
+    Fault("free what another conversation still uses", "policy/engine/prefix_trie.py",
+          "            if not self._users[node]:\n", "            if True:\n", PREFIXES),
     Fault("keep what another conversation left in the cache", "policy/engine/transformers.py",
-          "            self._cached[session] = []\n", "            pass\n", ENGINE),
+          "            self._trie.release(session)\n", "            pass\n", ENGINE),
+    Fault("forget what comes after a prompt that is known", "policy/engine/transformers.py",
+          "made = max(made, 1)", "made = made", ENGINE),
+    Fault("draw for all members of a talk what the first one drew", "policy/sampling.py",
+          "[[*(s.random() for s in row),", "[[*(row[0].random() for s in row),", ENGINE),
     Fault("note the log-probability of another token", "policy/sampling.py",
-          "logprobs_BV.gather(1, ids_B1)", "logprobs_BV.gather(1, ids_B1 * 0)", ENGINE),
+          "logprobs_RV.gather(1, ids_RM)", "logprobs_RV.gather(1, ids_RM * 0)", ENGINE),
+    Fault("take a recurrent model for one that takes trees", "policy/loading.py",
+          'pairs = {"another conversation is seen": (other, beside),', "pairs = {", LOADING),
+    Fault("leave out what a model does to its logits", "policy/loading.py",
+          "if not torch.allclose(mine, theirs, rtol=1e-4, atol=1e-6):", "if False:", LOADING),
+    Fault("look past a sliding window", "policy/causal_lm.py",
+          "int(positions.max()) >= limit:", "int(positions.max()) >= 2 * limit:", LOADING),
+    Fault("let a query of the fused kernel see other conversations", "policy/attention.py",
+          "return (key <= query) & (query < ends[key])", "return key <= query", LOADING),
     # rewards and rates
     Fault("pay a full score without a win in full", "reward/dense.py",
           "after = before if score >= episode.max_score and not episode.won else score", "after = score", REWARDS),
@@ -293,7 +315,7 @@ FAULTS = [
           "if not all(map(math.isfinite, reward.values)):", "if reward is None:", HOSTILE),
     # files from strangers
     Fault("unpickle a checkpoint", "algorithm/checkpoint.py", "weights_only=True", "weights_only=False", HOSTILE),
-    Fault("run the code that comes with weights", "policy/causal_lm.py",
-          '"attn_implementation": ATTENTION, "trust_remote_code": False}',
-          '"attn_implementation": ATTENTION, "trust_remote_code": True}', HOSTILE),
+    Fault("run the code that comes with weights", "policy/loading.py",
+          '"trust_remote_code": False, "use_safetensors": True}',
+          '"trust_remote_code": True, "use_safetensors": True}', HOSTILE),
 ]  # fmt: skip

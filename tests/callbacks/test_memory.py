@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,14 @@ def test_what_does_not_fit_is_refused_before_the_first_iteration(toy: str, capfd
     error = capfd.readouterr().err
     assert error.startswith("error: data.schedule.micro_batch_tokens: a training step on 4 episodes of 160 tokens")
     assert "Lower it, or data.limits.context" in error and not Path("run/metrics.csv").exists()
+
+
+@pytest.mark.slow
+def test_a_step_on_8_conversations_of_2048_tokens_takes_less_than_6_gigabytes():
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tests.integration.longest_step"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    tokens, taken = map(int, done.stdout.split())
+    assert tokens == 8 * 2048
+    assert 0.3e9 < taken < 6e9  # the weights alone are .27

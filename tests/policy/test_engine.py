@@ -158,6 +158,33 @@ def test_equal_conversations_are_computed_once_and_known_tokens_never_again(poli
     assert engine.cost.prompt_tokens == 80 + 6
 
 
+def test_a_member_that_begins_late_reads_what_the_others_have_and_says_what_it_would_have_said(policy: CausalLMPolicy):
+    engine, sampling, prompt = engine_for(policy), Sampling(max_tokens=3), tuple(range(20))
+    (early,) = engine.generate([Request(0, prompt, stream(0))], sampling)
+    before = engine.cost.computed_tokens
+    longer = (*prompt, *early.ids, 7)
+    late = engine.generate(
+        [Request(0, longer, stream("a")), Request(1, prompt, stream(1)), Request(2, prompt[:-1], stream(2))], sampling
+    )
+    fresh = engine_for(policy).generate([Request(s, prompt[: 21 - s], stream(s)) for s in (1, 2)], sampling)
+    assert [found.ids for found in late[1:]] == [found.ids for found in fresh]
+    for found, expected in zip(late[1:], fresh, strict=True):
+        assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-6)
+    # the last token of a known prompt is computed once more: nobody has kept what comes next
+    fed = [len(action.ids) - 1 for action in late]
+    assert engine.cost.computed_tokens - before <= 2 + 2 + sum(fed)
+
+
+def test_an_error_on_the_way_leaves_nothing_half_computed(policy: CausalLMPolicy, monkeypatch: pytest.MonkeyPatch):
+    engine, sampling, asked = engine_for(policy), Sampling(max_tokens=3), Request(0, (1, 2, 3), stream(0))
+    with monkeypatch.context() as patch:
+        patch.setattr(policy, "hidden", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            engine.generate([asked], sampling)
+    (found,) = engine.generate([Request(0, (1, 2, 3), stream(0))], sampling)
+    assert [found] == engine_for(policy).generate([Request(0, (1, 2, 3), stream(0))], sampling)
+
+
 def test_a_conversation_the_engine_knows_otherwise_is_refused_until_it_is_released(policy: CausalLMPolicy):
     engine, sampling = engine_for(policy), Sampling(max_tokens=2)
     engine.generate([Request(0, (1, 2, 3), stream(0)), Request(1, (1, 2, 3), stream(1))], sampling)
