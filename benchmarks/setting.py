@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any
 
 import torch
@@ -57,6 +58,7 @@ class Clock:
             setattr(thing, name, self._timed(getattr(thing, name), part))
 
     def _timed(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
+        @wraps(function)  # Lightning looks at what a hook takes
         def timed(*args: Any, **kwargs: Any) -> Any:
             with self.during(part):
                 return function(*args, **kwargs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -144,8 +144,8 @@ class CausalLMPolicy(nn.Module):
         self.hf.requires_grad_(False)
         inject_adapter_in_model(config, self.hf)
         for layer in self.hf.modules():
-            if isinstance(layer, LoraLayer):  # peft's way to float32 and autocast's way back would only take time
-                layer.cast_input_dtype_enabled = False
+            if isinstance(layer, LoraLayer):
+                layer.forward = partial(_adapted, layer)  # type: ignore[attr-defined]
         for parameter in self.trainable.values():
             parameter.data = parameter.data.to(torch.promote_types(torch.float32, self.dtype))
 
@@ -264,6 +264,15 @@ class CausalLMPolicy(nn.Module):
             hidden_UH[tree.index_BA],
             hidden_SH[tree.last_B],
         )
+
+
+def _adapted(layer: Any, x: Tensor) -> Tensor:
+    """A linear layer with its adapter, as in peft, with the factor on the few numbers between the two small matrices.
+
+    peft's own forward pass takes a fifth of a decoding step: it goes to float32 and back, and over the output twice.
+    """
+    inner = layer.lora_A["default"](x) * layer.scaling["default"]
+    return cast(Tensor, layer.base_layer(x) + layer.lora_B["default"](inner))
 
 
 def _entropy(logprobs_UV: Tensor, rows: int = 64) -> Tensor:
