@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -15,37 +15,14 @@ from torch import Tensor, nn
 from lit_agents.errors import BadInput
 from lit_agents.policy.attention import Attend, tree_attention
 from lit_agents.policy.chat import ChatFormat
+from lit_agents.policy.lm_head import scored
 from lit_agents.policy.loading import kv_heads, load_model, read, shapes_of, window
+from lit_agents.policy.lora import LoRA, add_adapters
 from lit_agents.policy.weights import PACKAGED, find_weights, weights_hash
 from lit_agents.types import TokenTree
 
-LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
 Weights = Mapping[str, Tensor]
 """A copy of everything trainable, by name."""
-
-
-@dataclass(frozen=True)
-class LoRA:
-    """Low-rank adapters (peft) instead of full fine-tuning; kept in float32 whatever the weights are in."""
-
-    rank: int = 16
-    """Rank of the update of each matrix."""
-    alpha: int = 32
-    """The update is scaled by alpha / rank."""
-    targets: tuple[str, ...] = LINEARS
-    """Names of the linear layers that get one."""
-    last_layers: int | None = None
-    """Only in this many layers, counted from the output; the backward pass ends below them. None: in all."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be."""
-        if self.rank < 1:
-            reason = "an adapter needs a rank of at least 1."
-            raise BadInput(f"policy.lora.rank={self.rank}", reason, "Set it to 8 or 16.")
-        if self.last_layers is not None and self.last_layers < 1:
-            reason = "no layer would have an adapter."
-            raise BadInput(f"policy.lora.last_layers={self.last_layers}", reason, "Set it to null for all layers.")
 
 
 class ActionScores(NamedTuple):
@@ -126,28 +103,11 @@ class CausalLMPolicy(nn.Module):
         else:
             self.model, self.takes_trees = load_model(self.folder, self.weights, self.dtype, self.token_trees)
         if self.lora is not None:
-            self._adapt(self.lora)
+            add_adapters(self.hf, self.lora)
         if self.gradient_checkpointing:
             name = "activation_checkpointing_enable"  # transformers renamed it after 5.19
             getattr(self.hf, name, self.hf.gradient_checkpointing_enable)({"use_reentrant": False})
         self.train()
-
-    def _adapt(self, lora: LoRA) -> None:
-        from peft import LoraConfig, inject_adapter_in_model
-        from peft.tuners.lora import LoraLayer
-
-        count = self.config.num_hidden_layers
-        chosen = None if lora.last_layers is None else list(range(max(0, count - lora.last_layers), count))
-        config = LoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), layers_to_transform=chosen
-        )
-        self.hf.requires_grad_(False)
-        inject_adapter_in_model(config, self.hf)
-        for layer in self.hf.modules():
-            if isinstance(layer, LoraLayer):
-                layer.forward = partial(_adapted, layer)  # type: ignore[attr-defined]
-        for parameter in self.trainable.values():
-            parameter.data = parameter.data.to(torch.promote_types(torch.float32, self.dtype))
 
     @property
     def hf(self) -> Any:
@@ -254,28 +214,10 @@ class CausalLMPolicy(nn.Module):
         with self.precision():
             hidden_SH = self.hidden_of_tree(tree)
             hidden_UH = hidden_SH[tree.sources_U]
-            logits_UV = self.logits(hidden_UH, temperature)
-        logprobs_UV = torch.log_softmax(logits_UV, dim=-1)
-        logprobs_U = logprobs_UV.gather(1, tree.targets_U[:, None]).squeeze(1)
-        entropy_U = _entropy(logprobs_UV.detach())
+            logprobs_U, entropy_U = scored(lambda rows: self.logits(rows, temperature), hidden_UH, tree.targets_U)
         return ActionScores(
             torch.where(tree.mask_BA, logprobs_U[tree.index_BA], 0.0),
             torch.where(tree.mask_BA, entropy_U[tree.index_BA], 0.0),
             hidden_UH[tree.index_BA],
             hidden_SH[tree.last_B],
         )
-
-
-def _adapted(layer: Any, x: Tensor) -> Tensor:
-    """A linear layer with its adapter, as in peft, with the factor on the few numbers between the two small matrices.
-
-    peft's own forward pass takes a fifth of a decoding step: it goes to float32 and back, and over the output twice.
-    """
-    inner = layer.lora_A["default"](x) * layer.scaling["default"]
-    return cast(Tensor, layer.base_layer(x) + layer.lora_B["default"](inner))
-
-
-def _entropy(logprobs_UV: Tensor, rows: int = 64) -> Tensor:
-    """(U, V) -> (U,), nats; a few rows at a time, so that nothing as large as the logits is made again."""
-    parts = [(part.exp() * part).sum(-1) for part in torch.split(logprobs_UV, rows)]
-    return -torch.cat(parts)

@@ -24,7 +24,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from lit_agents.errors import BadInput
-from lit_agents.policy import causal_lm
+from lit_agents.policy import causal_lm, lm_head
 from lit_agents.policy.attention import TreeAttention
 from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
 from lit_agents.rollout.trie import action_places, token_tree
@@ -143,6 +143,28 @@ def test_scores_and_gradients_on_a_tree_are_those_of_the_plain_model(folders, mo
     for n, p in policy.trainable.items():
         assert p.grad is not None and p.grad.abs().max() > 0, n
         assert_same(p.grad, expected[n])
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(rank=2)])
+def test_scores_and_gradients_do_not_depend_on_how_many_logits_are_held_at_once(folders, monkeypatch, lora):
+    policy, tree = policy_of(folders["llama"], lora=lora), token_tree(shared_beginnings(2))
+    found, gradients, held = [], [], []
+    whole = lm_head._scored
+    for rows in (512, 4):
+        monkeypatch.setattr(lm_head, "ROWS", rows)
+        monkeypatch.setattr(lm_head, "_scored", lambda f, h, t: (held.append(len(h)), whole(f, h, t))[1])
+        scores = policy.score(tree, 0.7)
+        (
+            scores.logprobs_BA * torch.linspace(-1, 1, scores.logprobs_BA.numel()).view_as(scores.logprobs_BA)
+        ).sum().backward()
+        found.append((scores.logprobs_BA.detach(), scores.entropy_BA))
+        gradients.append({n: p.grad.clone() for n, p in policy.trainable.items()})
+        policy.zero_grad()
+    assert held[0] == len(tree.targets_U) > 4 == max(held[1:])
+    for one, other in zip(*found, strict=True):
+        assert_same(other, one)
+    for name, gradient in gradients[0].items():
+        assert_same(gradients[1][name], gradient)
 
 
 def test_hidden_states_are_those_before_each_action_token_and_after_the_last(folders):
