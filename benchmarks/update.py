@@ -4,7 +4,8 @@
     python benchmarks/update.py --sweep
 
 All sides compute the same loss and the same gradients from the same episodes, played first, `--per_pass` of them per forward
-and backward pass: to rounding in float32 (checked on a few of them), within what bfloat16 leaves of a sum with signs else. The padded sides are the transformers model as it comes, with its fastest attention.
+and backward pass: to rounding in float32 (checked on a few of them), within what bfloat16 leaves of a sum with signs else.
+The padded sides are the transformers model as it comes, with its fastest attention.
 --sweep shows how the ratios change with length, group size and how much a group shares, on random tokens.
 The last line is one JSON object: how many times faster ours is, and how many times more memory they take.
 """
