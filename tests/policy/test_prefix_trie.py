@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lit_agents.policy.engine import kv_cache
-from lit_agents.policy.engine.kv_cache import Block, CachedAttention, KVCache, causal_block, newest_block
+from lit_agents.policy.engine.kv_cache import Block, CachedAttention, KVCache, causal_blocks, newest_block
 from lit_agents.policy.engine.prefix_trie import PrefixTrie, common_prefix
 
 TALKS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=12)
@@ -82,11 +82,24 @@ def test_conversations_that_share_their_beginning_read_it_once():
     assert block.sizes == (3, 1) and block.keys_TL.shape == (2, 10)  # 7 + 1 + 2 nodes of the first three
 
 
-@pytest.mark.parametrize(("length", "new"), [(5, 5), (9, 2), (3, 1)])
-def test_new_tokens_of_a_conversation_see_what_came_before_them_and_themselves(length: int, new: int):
-    block = causal_block(np.arange(length) + 7, new)
-    for q in range(new):
-        assert block.sees_TQL[0, q].tolist() == [key <= length - new + q for key in range(length)]
+RUN = st.integers(1, 9).flatmap(lambda length: st.tuples(st.just(length), st.integers(1, length)))
+
+
+@given(st.lists(RUN, min_size=1, max_size=6))
+def test_new_tokens_of_a_conversation_see_what_came_before_them_and_themselves(lengths: list[tuple[int, int]]):
+    runs = [(np.arange(length) + 100 * i, new) for i, (length, new) in enumerate(lengths)]
+    blocks = causal_blocks(runs)
+    assert [size for block in blocks for size in block.sizes] == [new for _, new in runs]
+    parts = [(block, t) for block in blocks for t in range(len(block.sizes))]
+    for (block, t), (path, new) in zip(parts, runs, strict=True):
+        for q in range(new):
+            assert block.keys_TL[t][block.sees_TQL[t, q]].tolist() == path[: len(path) - new + q + 1].tolist()
+    assert all(block.sees_TQL.any(-1).all() for block in blocks)
+
+
+def test_runs_of_about_one_size_are_attended_together_and_a_long_one_apart():
+    runs = [(np.arange(length), new) for length, new in ((40, 8), (42, 9), (41, 8), (300, 100), (40, 8))]
+    assert [block.sizes for block in causal_blocks(runs)] == [(8, 9, 8), (100,), (8,)]
 
 
 def test_attention_over_scattered_places_is_that_of_each_query_over_its_own_keys():
@@ -95,7 +108,7 @@ def test_attention_over_scattered_places_is_that_of_each_query_over_its_own_keys
     cache.keys.normal_()
     cache.values.normal_()
     paths = [np.array([3, 9, 4]), np.array([3, 9, 11, 5]), np.array([8, 2])]  # 4, 5 and 2 are new
-    blocks = [newest_block(paths), causal_block(np.array([3, 0, 1, 12]), 2)]  # and 1 and 12, one after the other
+    blocks = [newest_block(paths), *causal_blocks([(np.array([3, 0, 1, 12]), 2)])]  # and 1 and 12, one after the other
     places = [4, 5, 2, 1, 12]
     query, key, value = (torch.randn(1, heads, 5, 4, dtype=torch.float64) for heads in (6, 2, 2))
     found = CachedAttention(cache, places, blocks, 3)(1, query, key, value, 0.5)

@@ -22,6 +22,8 @@ CLUSTER = 8
 """Conversations whose newest tokens are attended together: their shared keys are read once, but each is compared with all."""
 QUERIES = 128
 """New tokens of one conversation that are attended together; the keys behind a token are computed for it in vain."""
+RUNS, WASTE = 16, 1.3
+"""Conversations whose new tokens are attended together, and how much larger than all of them the padded whole may be."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,41 @@ class Block:
     """Which of them each query sees."""
 
 
-def causal_block(path: Places, new: int) -> Block:
-    """The last ``new`` tokens of a conversation."""
-    sees = np.tri(new, len(path), len(path) - new, dtype=bool)
-    return Block((new,), path[None], sees[None])
+def causal_blocks(runs: Sequence[tuple[Places, int]]) -> list[Block]:
+    """Attention of new tokens.
+
+    Args:
+        runs: a path, and how many new tokens it ends with. Neighbours of about the same size are attended in one go.
+    """
+    together: list[list[tuple[Places, int]]] = []
+    for run in runs:
+        if not together or not _alike([*together[-1], run]):
+            together.append([])
+        together[-1].append(run)
+    blocks = []
+    for some in together:
+        parts = [(path, np.tri(new, len(path), len(path) - new, dtype=bool)) for path, new in some]
+        blocks.append(_padded(parts))
+    return blocks
+
+
+def _alike(runs: Sequence[tuple[Places, int]]) -> bool:
+    """Whether padding to one size would cost less than what many small calls cost."""
+    most = len(runs) * max(new for _, new in runs) * max(len(path) for path, _ in runs)
+    return len(runs) <= RUNS and most <= WASTE * sum(new * len(path) for path, new in runs)
+
+
+def _padded(parts: Sequence[tuple[Places, NDArray[np.bool_]]]) -> Block:
+    """One block of keys and who sees them, which differ in size."""
+    sizes = tuple(len(sees) for _, sees in parts)
+    most_keys = max(len(keys) for keys, _ in parts)
+    keys_TL = np.zeros((len(parts), most_keys), dtype=np.int64)
+    sees_TQL = np.zeros((len(parts), max(sizes), most_keys), dtype=bool)
+    sees_TQL[:, :, 0] = True  # a query that is padding must see something, or its softmax is 0 / 0
+    for t, (keys, sees) in enumerate(parts):
+        keys_TL[t, : len(keys)] = keys
+        sees_TQL[t, : len(sees), : len(keys)] = sees
+    return Block(sizes, keys_TL, sees_TQL)
 
 
 def newest_block(paths: Sequence[Places]) -> Block:
@@ -50,16 +83,7 @@ def newest_block(paths: Sequence[Places]) -> Block:
         if not mine or len(mine) == CLUSTER or 2 * common_prefix(mine[0], path) < len(path):
             clusters.append(mine := [])
         mine.append(path)
-    parts = [_together(cluster) for cluster in clusters]
-    most_keys = max(len(keys) for keys, _ in parts)
-    sizes = tuple(map(len, clusters))
-    keys_TL = np.zeros((len(parts), most_keys), dtype=np.int64)
-    sees_TQL = np.zeros((len(parts), max(sizes), most_keys), dtype=bool)
-    sees_TQL[:, :, 0] = True  # a query that is padding must see something, or its softmax is 0 / 0
-    for t, (keys, sees) in enumerate(parts):
-        keys_TL[t, : len(keys)] = keys
-        sees_TQL[t, : len(sees), : len(keys)] = sees
-    return Block(sizes, keys_TL, sees_TQL)
+    return _padded([_together(cluster) for cluster in clusters])
 
 
 def _together(cluster: Sequence[Places]) -> tuple[Places, NDArray[np.bool_]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.engine.base import Engine, EngineCost, Request, Sampled
-from lit_agents.policy.engine.kv_cache import QUERIES, Block, CachedAttention, KVCache, causal_block, newest_block
+from lit_agents.policy.engine.kv_cache import QUERIES, Block, CachedAttention, KVCache, causal_blocks, newest_block
 from lit_agents.policy.engine.prefix_trie import PrefixTrie
 from lit_agents.policy.loading import kv_heads
 from lit_agents.policy.sampling import Sampling, draw
@@ -114,11 +114,8 @@ class TransformersEngine(Engine):
         """Attention for new tokens in runs: consecutive ones of one conversation."""
         starts = [i for i in range(len(rows)) if i == 0 or rows[i] != (rows[i - 1][0], rows[i - 1][1] + 1)]
         cuts = [cut for a, b in pairwise([*starts, len(rows)]) for cut in range(a, b, QUERIES)]
-        blocks = []
-        for first, stop in pairwise([*cuts, len(rows)]):
-            session, last = rows[stop - 1]
-            blocks.append(causal_block(self._trie.path(session)[: last + 1], stop - first))
-        return blocks
+        ends = [(*rows[stop - 1], stop - first) for first, stop in pairwise([*cuts, len(rows)])]
+        return causal_blocks([(self._trie.path(session)[: last + 1], new) for session, last, new in ends])
 
     def _forward(self, rows: Sequence[Row], blocks: Sequence[Block]) -> Tensor:
         """(S, H) hidden states of tokens whose conversations are in the trie."""
