@@ -94,7 +94,7 @@ def floor(policy: CausalLMPolicy, engine: TransformersEngine, machine: Machine, 
 
 
 def with_vllm(table: Table, policy: CausalLMPolicy, size: int) -> float:
-    """Seconds of the same rollout through vLLM, its own random numbers apart."""
+    """Seconds per turn through vLLM, which plays other episodes of the same games: its random numbers are its own."""
     from lit_agents.policy.engine.vllm import VLLMEngine
 
     engine = VLLMEngine()
@@ -106,7 +106,17 @@ def with_vllm(table: Table, policy: CausalLMPolicy, size: int) -> float:
     finally:
         engine.close()
     print(f"vLLM: {table.clock.seconds['rollout']:.2f} s for {described(episodes, size)}")
-    return table.clock.seconds["rollout"]
+    return table.clock.seconds["rollout"] / sum(len(e.turns) for e in episodes)
+
+
+def measured(table: Table, engine: TransformersEngine) -> tuple[list[Episode], dict[str, float]]:
+    """The second of two rollouts, and its seconds by part."""
+    table.clock.watch(engine, "prefill", "_prefill")
+    table.clock.watch(engine, "decode", "_decode")
+    table.play(engine)  # starts the environments, warms up
+    table.clock.seconds.clear()
+    engine.cost.computed_tokens = 0
+    return table.play(engine), dict(table.clock.seconds)
 
 
 def main() -> None:
@@ -116,14 +126,11 @@ def main() -> None:
     policy, engine = policy_of(args), TransformersEngine()
     table, machine = Table(args, policy), Machine.measured(policy.dtype)
     table.stage.attach(engine, policy)
-    table.clock.watch(engine, "prefill", "_prefill")
-    table.clock.watch(engine, "decode", "_decode")
-    table.play(engine)  # starts the environments, warms up
-    table.clock.seconds.clear()
-    engine.cost.computed_tokens = 0
-    episodes = table.play(engine)
-    groups, seconds = groups_of(episodes, args.size), dict(table.clock.seconds)
-    unique, sampled = unique_tokens(groups), sum(len(t.action_ids) for e in episodes for t in e.turns)
+    episodes, seconds = measured(table, engine)
+    unique, sampled = (
+        unique_tokens(groups_of(episodes, args.size)),
+        sum(len(t.action_ids) for e in episodes for t in e.turns),
+    )
     steps = sum(
         max(len(e.turns[k].action_ids) for e in episodes if len(e.turns) > k)
         for k in range(max(len(e.turns) for e in episodes))
@@ -141,18 +148,16 @@ def main() -> None:
         theirs = against_generate(policy, episodes, args.dtype) + seconds["environments"]
         ratios["naive_generate"] = theirs / seconds["rollout"]
     if importlib.util.find_spec("vllm"):
-        ratios["vllm"] = with_vllm(table, policy, args.size) / seconds["rollout"]
+        ours = seconds["rollout"] / sum(len(e.turns) for e in episodes)
+        ratios["vllm"] = with_vllm(table, policy, args.size) / ours
     table.stage.close()
-    print(
-        json.dumps(
-            {
-                "ratios": {name: round(value, 2) for name, value in ratios.items()},
-                "tokens_per_unique": round(engine.cost.computed_tokens / unique, 3),
-                "seconds": {part: round(value, 2) for part, value in seconds.items()},
-                "torch": torch.__version__,
-            }
-        )
-    )
+    result = {
+        "ratios": {name: round(value, 2) for name, value in ratios.items()},
+        "tokens_per_unique": round(engine.cost.computed_tokens / unique, 3),
+        "seconds": {part: round(value, 2) for part, value in seconds.items()},
+        "torch": torch.__version__,
+    }
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":
