@@ -14,8 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,12 +28,12 @@ from setting import Machine, Table, described, groups_of, model_flops, parser, p
 from torch import Tensor
 
 from lit_agents.callbacks.memory import peak
+from lit_agents.policy.attention import ATTENTION
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.engine.transformers import TransformersEngine
 from lit_agents.rollout.trie import action_places, token_tree
 from lit_agents.types import Episode, StopReason, Task, Turn
 
-TOLERANCE = 1e-4  # of the gradient's length, in float32
 Loss = Callable[[CausalLMPolicy, Sequence[Episode]], Tensor]
 
 
@@ -94,6 +99,11 @@ def padded_full_logits(policy: CausalLMPolicy, episodes: Sequence[Episode]) -> T
     return -(chosen(logits_BTV[:, :-1], inputs["input_ids"][:, 1:]) * weights_BT[:, 1:]).sum()
 
 
+SIDES: dict[str, Loss] = {
+    "ours": tree_loss, "padded_action_logits": padded_action_logits, "padded_full_logits": padded_full_logits,
+}  # fmt: skip
+
+
 def one_pass(policy: CausalLMPolicy, batches: Sequence[Sequence[Episode]], loss_of: Loss) -> tuple[float, Tensor]:
     """Loss and gradient of all batches."""
     policy.zero_grad()
@@ -108,42 +118,55 @@ def one_pass(policy: CausalLMPolicy, batches: Sequence[Sequence[Episode]], loss_
 def check(args: argparse.Namespace, episodes: Sequence[Episode]) -> None:
     """In float32, where the sides cannot differ by more than a little."""
     policy = policy_of(argparse.Namespace(**{**vars(args), "dtype": "float32"}))
-    ours, model = policy.config._attn_implementation, policy.hf
     loss, gradient = one_pass(policy, [episodes], tree_loss)
-    model.set_attn_implementation("sdpa")
-    for side in (padded_action_logits, padded_full_logits):
-        theirs, other = one_pass(policy, [episodes], side)
+    for side in ("padded_action_logits", "padded_full_logits"):
+        become(policy, side)
+        theirs, other = one_pass(policy, [episodes], SIDES[side])
         far = float((other - gradient).norm() / gradient.norm())
         print(
-            f"float32, {len(episodes)} episodes: {side.__name__} loss {theirs:.6f}, ours {loss:.6f}, gradients {far:.1e} apart"
+            f"float32, {len(episodes)} episodes: {side} loss {theirs:.6f}, ours {loss:.6f}, gradients {far:.1e} apart"
         )
-        if far > TOLERANCE:
+        if far > 1e-4:
             raise SystemExit("the sides disagree")
-    model.set_attn_implementation(ours)
 
 
-def compare(policy: CausalLMPolicy, batches: Sequence[Sequence[Episode]], sides: dict[str, Loss]) -> dict[str, float]:
-    """Ratios of time, and of peak memory above what the process has before, to ours."""
-    ours = policy.config._attn_implementation
-    seconds, memory, found = {}, {}, {}
-    for name, loss_of in {"ours": tree_loss, **sides}.items():
-        policy.hf.set_attn_implementation(ours if name == "ours" else "sdpa")
-        before = peak(policy.device, lambda: None)
-        memory[name] = peak(policy.device, lambda f=loss_of: one_pass(policy, batches, f)) - before  # and warm
+def compare(policy: CausalLMPolicy, batches: Sequence[Sequence[Episode]], sides: Sequence[str]) -> dict[str, float]:
+    """How many times longer other sides take."""
+    seconds, gradients = {}, {}
+    for name in ("ours", *sides):
+        become(policy, name)
+        one_pass(policy, batches[:1], SIDES[name])  # to warm up
         begun = time.perf_counter()
-        found[name] = one_pass(policy, batches, loss_of)
+        loss, gradients[name] = one_pass(policy, batches, SIDES[name])
         seconds[name] = time.perf_counter() - begun
-        far = (found[name][1] - found["ours"][1]).norm() / found["ours"][1].norm()
-        print(
-            f"  {name}: {seconds[name]:.2f} s, {memory[name] / 1e9:.2f} GB, gradient differs by {far:.1e}", flush=True
-        )
-        if far > (0.3 if policy.dtype == torch.bfloat16 else TOLERANCE):
-            raise SystemExit(f"{name} and ours disagree: losses {found[name][0]} and {found['ours'][0]}")
-    policy.hf.set_attn_implementation(ours)
-    ratios = {name: seconds[name] / seconds["ours"] for name in sides}
-    if "padded_full_logits" in sides:
-        ratios["memory_full_logits"] = memory["padded_full_logits"] / memory["ours"]
-    return {name: round(value, 2) for name, value in ratios.items()}
+        far = (gradients[name] - gradients["ours"]).norm() / gradients["ours"].norm()
+        print(f"  {name}: {seconds[name]:.2f} s, loss {loss:.3f}, gradient differs by {far:.1e}", flush=True)
+    become(policy, "ours")
+    return {name: round(seconds[name] / seconds["ours"], 2) for name in sides}
+
+
+def become(policy: CausalLMPolicy, side: str) -> None:
+    """Have the attention that a side wants."""
+    policy.hf.set_attn_implementation(ATTENTION if side == "ours" else "sdpa")
+
+
+def memory_of(side: str, args: argparse.Namespace, batch: Sequence[Episode]) -> float:
+    """Peak bytes of one forward and backward pass above what a process has that did nothing else."""
+    with tempfile.NamedTemporaryFile(suffix=".pickle") as file:
+        pickle.dump(list(batch), file)
+        file.flush()
+        command = [sys.executable, __file__, "--dtype", args.dtype, "--memory_of", side, "--batch", file.name]
+        command += ["--weights", args.weights] if args.weights else []
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def print_memory(args: argparse.Namespace) -> None:
+    """The other process."""
+    policy, batch = policy_of(args), pickle.loads(Path(args.batch).read_bytes())
+    become(policy, args.memory_of)
+    before = peak(policy.device, lambda: None)
+    print(peak(policy.device, lambda: one_pass(policy, [batch], SIDES[args.memory_of])) - before)
 
 
 def batched(groups: Sequence[Sequence[Episode]], per_pass: int) -> list[list[Episode]]:
@@ -163,7 +186,7 @@ def sweep(policy: CausalLMPolicy, per_pass: int) -> None:
                 f"{name} {value}: {tokens} tokens, {tokens / unique_tokens(groups):.2f} times the unique ones",
                 flush=True,
             )
-            print(" ", compare(policy, batched(groups, per_pass), {"padded_action_logits": padded_action_logits}))
+            print(" ", compare(policy, batched(groups, per_pass), ["padded_action_logits"]))
 
 
 def floor(policy: CausalLMPolicy, machine: Machine, unique: int, actions: int) -> float:
@@ -176,8 +199,12 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--per_pass", type=int, default=16, help="episodes per forward and backward pass")
     made.add_argument("--sweep", action="store_true")
+    made.add_argument("--memory_of", help=argparse.SUPPRESS)
+    made.add_argument("--batch", help=argparse.SUPPRESS)
     args: argparse.Namespace = made.parse_args()
-    policy, machine = policy_of(args), None
+    if args.memory_of:
+        return print_memory(args)
+    policy = policy_of(args)
     if args.sweep:
         return sweep(policy, args.per_pass)
     engine, table = TransformersEngine(), Table(args, policy)
@@ -190,9 +217,11 @@ def main() -> None:
     computed, unique = sum(len(tree.ids_S) for tree in trees), unique_tokens(groups)
     print(f"{described(episodes, args.size)}\n{machine}")
     print(f"floor: {floor(policy, machine, unique, sum(len(t.sources_U) for t in trees)):.2f} s")
+    ratios = compare(policy, batches, ["padded_action_logits", "padded_full_logits"])
+    memory = {side: memory_of(side, args, batches[0]) for side in SIDES}
+    print("  peak of one pass:", ", ".join(f"{side} {value / 1e9:.2f} GB" for side, value in memory.items()))
+    ratios["memory_full_logits"] = round(memory["padded_full_logits"] / memory["ours"], 2)
     check(args, [*groups[0][:3], *groups[-1][:2]])
-    sides = {"padded_action_logits": padded_action_logits, "padded_full_logits": padded_full_logits}
-    ratios = compare(policy, batches, sides)
     print(json.dumps({"ratios": ratios, "tokens_per_unique": round(computed / unique, 3), "torch": torch.__version__}))
 
 
