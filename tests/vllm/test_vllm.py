@@ -155,9 +155,11 @@ def test_log_probabilities_are_of_the_truncated_distribution_where_there_is_one(
     other = TransformersEngine()
     other.attach(policy, SESSIONS, CONTEXT)
     with torch.no_grad(), policy.precision():
-        logprobs_BV = log_distribution(other._prefill(asked, sampling.temperature), sampling)
+        logits_RV, talks = other._prefill(asked, sampling.temperature)
+        logprobs_RV = log_distribution(logits_RV, sampling)
+    row = {i: r for r, talk in enumerate(talks) for i in talk}
     said = engine.generate(asked, sampling)
-    ours = [float(logprobs_BV[i, action.ids[0]]) for i, action in enumerate(said)]
+    ours = [float(logprobs_RV[row[i], action.ids[0]]) for i, action in enumerate(said)]
     assert [action.logprobs[0] for action in said] == pytest.approx(ours, abs=1e-3)
     assert len({action.ids for action in said}) > 1
 
