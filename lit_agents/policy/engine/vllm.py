@@ -23,6 +23,7 @@ from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import CausalLMPolicy, Weights
 from lit_agents.policy.engine.base import Engine, EngineCost, Request, Sampled
 from lit_agents.policy.engine.vllm_weights import folded, send_weights
+from lit_agents.policy.loading import kv_heads
 from lit_agents.policy.sampling import Sampling
 
 BLOCK = 32  # tokens; what is cached is cached in blocks, and the CPU kernels want multiples of 32
@@ -73,7 +74,7 @@ class VLLMEngine(Engine):
         self._policy, self._sessions, self._context = policy, sessions, context
         c = policy.config
         width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-        token = 2 * c.num_hidden_layers * c.num_key_value_heads * width * self._dtype.itemsize
+        token = 2 * c.num_hidden_layers * kv_heads(c) * width * self._dtype.itemsize
         blocks = sessions * -(-context // BLOCK) + 1  # vLLM keeps one for itself
         self.most_bytes = blocks * BLOCK * token if self.cache_gb is None else int(self.cache_gb * 1e9)
         self._read: dict[int, int] = {}
