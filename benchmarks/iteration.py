@@ -75,8 +75,8 @@ def main() -> None:
     module.skips_zero_advantage = False  # all episodes are trained on, so that the tokens of both halves compare
     stage = data.open(policy)
     clock.watch(stage._pool, "environments", "reset", "step")
-    clock.watch(engine, "prefill", "_prefill")
-    clock.watch(engine, "decode", "_decode")
+    clock.watch(engine, "prefill", "_read")
+    clock.watch(engine, "decode", "_say", "_step")
     clock.watch(module, "update", "training_step")
     iterations = Iterations(clock, engine)
     quiet = {

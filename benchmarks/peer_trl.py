@@ -112,10 +112,13 @@ class TRLPlayer(Player):
     def __init__(self, trainer: Any, chat: ChatFormat) -> None:
         self.trainer, self.chat, self.version = trainer, chat, trainer.state.global_step
 
-    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> list[Choice | Failure]:
+    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure]:
         with self.trainer.accelerator.autocast():
             sampled, _ = self.trainer._generate_single_turn([list(s.ids) for s in situations], None, {}, 1)
-        return [Choice(self.chat.action_text(i), tuple(i), (), i[-1] == self.chat.end_id) for i in sampled]
+        return {
+            s.session: Choice(self.chat.action_text(i), tuple(i), (), i[-1] == self.chat.end_id)
+            for s, i in zip(situations, sampled, strict=True)
+        }
 
 
 @dataclass

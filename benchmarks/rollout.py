@@ -111,8 +111,8 @@ def with_vllm(table: Table, policy: CausalLMPolicy, size: int) -> float:
 
 def measured(table: Table, engine: TransformersEngine) -> tuple[list[Episode], dict[str, float]]:
     """The second of two rollouts, and its seconds by part."""
-    table.clock.watch(engine, "prefill", "_prefill")
-    table.clock.watch(engine, "decode", "_decode")
+    table.clock.watch(engine, "prefill", "_read")
+    table.clock.watch(engine, "decode", "_say", "_step")
     table.play(engine)  # starts the environments, warms up
     table.clock.seconds.clear()
     engine.cost.computed_tokens = 0

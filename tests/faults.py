@@ -30,6 +30,7 @@ ENGINE, POLICY, CHAT = (
     ("tests/policy/test_causal_lm.py",),
     ("tests/policy/test_chat.py",),
 )
+SAMPLING = ("tests/policy/test_sampling.py",)
 PREFIXES, LOADING = ("tests/policy/test_prefix_trie.py",), ("tests/policy/test_loading.py",)
 REWARDS, METRICS = ("tests/reward/test_rewards.py",), ("tests/evaluation/test_metrics.py",)
 INTERRUPT = ("tests/integration/test_interrupt.py::test_an_interrupt_at_any_moment_says_how_to_go_on",)
@@ -64,7 +65,7 @@ FAULTS = [
     Fault("let an observation write special tokens", "policy/chat.py",
           'parts |= {"added_tokens": [], "post_processor"', 'parts |= {"post_processor"', CHAT),
     Fault("note the prompt of another turn", "rollout/players.py",
-          "digest(request.ids))", "digest(requests[0].ids))", ("tests/integration/test_audit.py", "-m", "not slow")),
+          "digest(request.ids) for", "digest(requests[0].ids) for", ("tests/integration/test_audit.py", "-m", "not slow")),
     # advantages
     Fault("discount without gamma", "algorithm/advantages.py",
           "running = torch.where(mask_BA[:, a], delta + gamma * lam * running, running)",
@@ -199,9 +200,11 @@ FAULTS = [
           "            return draft.episode(StopReason.LOST)\n        before", COLLECTOR),
     Fault("forget what the agent said", "rollout/collector.py",
           "        draft.ids += choice.ids\n", "        draft.ids += choice.ids[:-1]\n", COLLECTOR),
+    Fault("ask for an action that is under way already", "rollout/collector.py",
+          "elif not draft.asked:", "else:", COLLECTOR),
     Fault("say a wrong version", "rollout/collector.py",
-          "acting[session], choices[session], result, player.version",
-          "acting[session], choices[session], result, 0", FIT + COLLECTOR),
+          "drafts[session], choices[session], result, player.version",
+          "drafts[session], choices[session], result, 0", FIT + COLLECTOR),
     Fault("keep failed episodes in the group's baseline", "rollout/iteration.py",
           "if not e.stop.is_failure)\n            yield EpisodeGroup(task, sound)",
           "if e)\n            yield EpisodeGroup(task, sound)", ITERATION),
@@ -229,13 +232,15 @@ FAULTS = [
     Fault("free what another conversation still uses", "policy/engine/prefix_trie.py",
           "            if not self._users[node]:\n", "            if True:\n", PREFIXES),
     Fault("keep what another conversation left in the cache", "policy/engine/transformers.py",
-          "            self._trie.release(session)\n", "            pass\n", ENGINE),
+          "            self._trie.release(session)\n", "", ENGINE),
     Fault("forget what comes after a prompt that is known", "policy/engine/transformers.py",
-          "made = max(made, 1)", "made = made", ENGINE),
+          "count = max(new.get(session, 0), 1)", "count = new.get(session, 0)", ENGINE),
+    Fault("forget those who are not done with their action", "policy/engine/transformers.py",
+          "for session in sorted(self._open, key", "for session in sorted(new or self._open, key", ENGINE),
     Fault("draw for all members of a talk what the first one drew", "policy/sampling.py",
-          "[[*(s.random() for s in row),", "[[*(row[0].random() for s in row),", ENGINE),
+          "[[*(s.random() for s in row),", "[[*(row[0].random() for s in row),", SAMPLING),
     Fault("note the log-probability of another token", "policy/sampling.py",
-          "logprobs_RV.gather(1, ids_RM)", "logprobs_RV.gather(1, ids_RM * 0)", ENGINE),
+          "logprobs_RV.gather(1, ids_RM)", "logprobs_RV.gather(1, ids_RM * 0)", SAMPLING),
     Fault("take a recurrent model for one that takes trees", "policy/loading.py",
           'pairs = {"another conversation is seen": (other, beside),', "pairs = {", LOADING),
     Fault("leave out what a model does to its logits", "policy/loading.py",

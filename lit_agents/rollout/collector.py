@@ -35,6 +35,8 @@ class _Draft:
     max_score: float
     ids: list[int]
     turns: list[Turn] = field(default_factory=list)
+    asked: bool = False
+    """The player thinks of an action."""
 
     def episode(self, stop: StopReason, error: str = "") -> Episode:
         return Episode(self.job.task, self.job.member, tuple(self.turns), stop, self.max_score, error)
@@ -76,17 +78,20 @@ class Collector:
         waiting, drafts, done = deque(enumerate(jobs)), dict[int, _Draft](), dict[int, Episode]()
         places: dict[int, int] = {}  # session -> number of its job
         player.prepare(self._pool)
-        while waiting or drafts:
-            free = [s for s in range(self._limits.concurrent) if s not in drafts]
-            begun = {s: waiting.popleft() for s in free[: len(waiting)]}
-            places |= {s: number for s, (number, _) in begun.items()}
-            ended = self._begin({s: job for s, (_, job) in begun.items()}, drafts)
-            ended |= self._turn(drafts, player)
-            for session, episode in ended.items():
-                done[places[session]] = episode
-                drafts.pop(session, None)
-            player.finish(ended)
-            self._progress(len(ended))
+        try:
+            while waiting or drafts:
+                free = [s for s in range(self._limits.concurrent) if s not in drafts]
+                begun = {s: waiting.popleft() for s in free[: len(waiting)]}
+                places |= {s: number for s, (number, _) in begun.items()}
+                ended = self._begin({s: job for s, (_, job) in begun.items()}, drafts)
+                ended |= self._turn(drafts, player)
+                for session, episode in ended.items():
+                    done[places[session]] = episode
+                    drafts.pop(session, None)
+                player.finish(ended)
+                self._progress(len(ended))
+        finally:
+            player.finish(drafts)
         return [done[i] for i in range(len(jobs))]
 
     def check(self, tasks: Sequence[Task], demonstrated: bool) -> None:
@@ -128,29 +133,41 @@ class Collector:
         return _Draft(job, start.observation, tuple(ids), start.max_score, list(ids))
 
     def _turn(self, drafts: Mapping[int, _Draft], player: Player) -> dict[int, Episode]:
-        """One action in every open episode; those that ended by it."""
+        """One action in every episode whose action is ready; those that ended by it."""
         ended: dict[int, Episode] = {}
-        for session, draft in drafts.items():
-            if len(draft.ids) + self._max_tokens > self._limits.context:
+        situations = []
+        for session, draft in sorted(drafts.items()):
+            if not draft.asked and len(draft.ids) + self._max_tokens > self._limits.context:
                 ended[session] = draft.episode(StopReason.CONTEXT_LIMIT)
-        acting = {s: d for s, d in drafts.items() if s not in ended}
-        situations = [Situation(s, tuple(d.ids), (*d.job.key, len(d.turns))) for s, d in sorted(acting.items())]
+            elif not draft.asked:
+                situations.append(Situation(session, tuple(draft.ids), (*draft.job.key, len(draft.turns))))
+                draft.asked = True
         choices: dict[int, Choice] = {}
-        if situations:
-            for situation, choice in zip(situations, player.choose(situations, self._pool), strict=True):
-                draft = acting[situation.session]
-                if isinstance(choice, Failure):
-                    ended[situation.session] = draft.episode(choice.stop, choice.error)
-                elif not choice.finished:
-                    self._append(draft, choice, player.version, {})
-                    ended[situation.session] = draft.episode(StopReason.UNFINISHED_ACTION)
-                else:
-                    choices[situation.session] = choice
+        for session, choice in self._chosen(drafts, situations, player).items():
+            draft = drafts[session]
+            draft.asked = False
+            if isinstance(choice, Failure):
+                ended[session] = draft.episode(choice.stop, choice.error)
+            elif not choice.finished:
+                self._append(draft, choice, player.version, {})
+                ended[session] = draft.episode(StopReason.UNFINISHED_ACTION)
+            else:
+                choices[session] = choice
         moves = {s: self._chat.command(choice.text) for s, choice in choices.items()}
         for session, result in self._pool.step(moves).items() if moves else ():
-            if episode := self._after(acting[session], choices[session], result, player.version):
+            if episode := self._after(drafts[session], choices[session], result, player.version):
                 ended[session] = episode
         return ended
+
+    def _chosen(
+        self, drafts: Mapping[int, _Draft], situations: Sequence[Situation], player: Player
+    ) -> Mapping[int, Choice | Failure]:
+        if not any(draft.asked for draft in drafts.values()):
+            return {}
+        chosen = player.choose(situations, self._pool)
+        if not chosen:
+            raise RuntimeError(f"{type(player).__name__} was asked for actions and returned none")
+        return chosen
 
     def _after(self, draft: _Draft, choice: Choice, result: Transition | Failure, version: int) -> Episode | None:
         """Note what an action led to; the episode, if that ended it."""

@@ -49,8 +49,13 @@ class Player(ABC):
         del pool
 
     @abstractmethod
-    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> list[Choice | Failure]:
-        """One action each, in order; a failure where the environment could not say what it was asked."""
+    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure]:
+        """Think of an action for each of these episodes too, and say those that are ready.
+
+        Returns:
+            Actions by session, asked for now or earlier; at least one while any is asked for, the others in later calls. A
+            failure where the environment could not say what it was asked.
+        """
 
     def finish(self, sessions: Iterable[int]) -> None:
         """These episodes are over."""
@@ -62,15 +67,17 @@ class PolicyPlayer(Player):
 
     def __init__(self, engine: Engine, chat: ChatFormat, sampling: Sampling, version: int) -> None:
         self._engine, self._chat, self._sampling, self.version = engine, chat, sampling, version
+        self._digests: dict[int, str] = {}  # of what was asked last, by session
 
-    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> list[Choice | Failure]:
+    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure]:
         """See `Player`."""
         requests = [Request(s.session, s.ids, stream(*s.key)) for s in situations]
-        sampled = self._engine.generate(requests, self._sampling)
-        return [
-            Choice(self._chat.action_text(a.ids), a.ids, a.logprobs, a.finished, digest(request.ids))
-            for request, a in zip(requests, sampled, strict=True)
-        ]
+        self._digests |= {request.session: digest(request.ids) for request in requests}
+        said = self._engine.generate(requests, self._sampling)
+        return {
+            session: Choice(self._chat.action_text(a.ids), a.ids, a.logprobs, a.finished, self._digests[session])
+            for session, a in said.items()
+        }
 
     def finish(self, sessions: Iterable[int]) -> None:
         """See `Player`."""
@@ -83,10 +90,10 @@ class ExpertPlayer(Player):
     def __init__(self, chat: ChatFormat) -> None:
         self._chat = chat
 
-    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> list[Choice | Failure]:
+    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure]:
         """See `Player`."""
         answers = pool.ask_expert([s.session for s in situations])
-        return [self._choice(answers[s.session]) for s in situations]
+        return {s.session: self._choice(answers[s.session]) for s in situations}
 
     def _choice(self, answer: str | Failure | None) -> Choice | Failure:
         if isinstance(answer, Failure):
@@ -106,10 +113,10 @@ class RandomPlayer(Player):
         """The possible actions are asked for at every turn."""
         pool.expect_hints()
 
-    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> list[Choice | Failure]:
+    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure]:
         """See `Player`."""
         answers = pool.ask_admissible([s.session for s in situations])
-        return [self._choice(answers[s.session], s.key) for s in situations]
+        return {s.session: self._choice(answers[s.session], s.key) for s in situations}
 
     def _choice(self, answer: list[str] | Failure, key: tuple[object, ...]) -> Choice | Failure:
         if isinstance(answer, Failure):

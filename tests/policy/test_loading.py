@@ -15,6 +15,7 @@ from lit_agents.policy.engine.base import Request
 from lit_agents.policy.engine.transformers import TransformersEngine
 from lit_agents.policy.sampling import Sampling, stream
 from lit_agents.rollout.trie import token_tree
+from tests.policy.asking import answers
 from tests.policy.test_causal_lm import naive, padded, shared_beginnings
 from tests.rollout.handmade import episode
 from tests.tiny import tiny_tokenizer
@@ -97,9 +98,9 @@ def test_without_trees_scores_gradients_and_actions_are_those_with_them(tmp_path
         engine = TransformersEngine()
         engine.attach(policy, 4, 64)
         asked = [Request(s, (5, 6, 7 + s // 2), stream(s)) for s in range(4)]
-        first = engine.generate(asked, Sampling(max_tokens=5))
+        first = answers(engine, asked, Sampling(max_tokens=5))
         asked = [Request(s, (*asked[s].ids, *first[s].ids, 9, 8), stream(9, s)) for s in range(4)]
-        said.append(first + engine.generate(asked, Sampling(max_tokens=5)))
+        said.append(first + answers(engine, asked, Sampling(max_tokens=5)))
     assert [s.ids for s in said[0]] == [s.ids for s in said[1]]
     for one, other in zip(*said, strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-6)

@@ -91,9 +91,9 @@ class Scripted(Player):
         self.rounds: list[list[Situation]] = []
         self.finished: list[int] = []
 
-    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> list[Choice | Failure]:
+    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure]:
         self.rounds.append(list(situations))
-        return [self._say(s) for s in situations]
+        return {s.session: self._say(s) for s in situations}
 
     def finish(self, sessions: Iterable[int]) -> None:
         self.finished += sessions
@@ -108,3 +108,20 @@ class Scripted(Player):
             return said
         ids = tuple(self._chat.action_ids(said))
         return Choice(said, ids, tuple(-0.01 * i for i in ids))
+
+
+class Hesitant(Scripted):
+    """Answers one question in each call, that of the highest session."""
+
+    def __init__(
+        self, chat: ChatFormat, script: Callable[[tuple[object, ...]], Sequence[str | Choice | Failure]]
+    ) -> None:
+        super().__init__(chat, script)
+        self.asked: dict[int, Situation] = {}
+
+    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure]:
+        self.rounds.append(list(situations))
+        assert not self.asked.keys() & {s.session for s in situations}, "asked again before it has answered"
+        self.asked |= {s.session: s for s in situations}
+        last = max(self.asked)
+        return {last: self._say(self.asked.pop(last))}

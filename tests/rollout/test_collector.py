@@ -17,7 +17,7 @@ from lit_agents.rollout.limits import Limits
 from lit_agents.rollout.players import Choice, ExpertPlayer, Player, RandomPlayer
 from lit_agents.rollout.stage import Stage as RunningStage
 from lit_agents.types import Episode, StopReason, Task
-from tests.rollout.puppets import LocalPool, Scripted, Stage
+from tests.rollout.puppets import Hesitant, LocalPool, Scripted, Stage
 from tests.tiny import tiny_tokenizer
 
 
@@ -134,6 +134,29 @@ def test_results_keep_the_order_of_the_jobs_and_free_places_are_filled_at_once(c
     assert {s.session for r in player.rounds for s in r} == {0, 1, 2}
     assert all([s.session for s in r] == sorted(s.session for s in r) for r in player.rounds)
     assert len(player.finished) == len(lengths)
+
+
+def test_a_player_that_answers_one_by_one_plays_the_same_episodes(chat: ChatFormat):
+    crash = Failure(StopReason.ENVIRONMENT_TIMEOUT, "slow")
+    cut = Choice("win", (119, 105), (-1.0, -1.0), finished=False)
+    scripts: dict[str, list[str | Choice | Failure]] = {
+        "0": ["look", "gain", "win"], "1": ["lose"], "2": ["look", crash], "3": ["look"], "4": ["gain", cut], "5": ["crash"]
+    }  # fmt: skip
+    at_once, prompt, _ = play(chat, scripts, concurrent=3, context=300)
+    player = Hesitant(chat, lambda key: scripts[str(key[1])])
+    collector = Collector(LocalPool(Stage()), chat, Limits(turns=4, context=300, concurrent=3), 20)
+    assert collector.collect([job(name) for name in scripts], player) == at_once
+    assert player.seen == prompt.seen and len(player.finished) == len(scripts)
+    assert len(player.rounds) > len(prompt.rounds) and [] in player.rounds  # waiting for what was asked before
+
+
+def test_a_player_that_never_answers_is_an_error_and_its_episodes_are_over(chat: ChatFormat, monkeypatch):
+    player = Scripted(chat, lambda key: ["look"])
+    monkeypatch.setattr(player, "choose", lambda situations, pool: {})
+    collector = Collector(LocalPool(Stage()), chat, Limits(concurrent=2), 20)
+    with pytest.raises(RuntimeError, match="Scripted was asked for actions and returned none"):
+        collector.collect([job(str(i)) for i in range(3)], player)
+    assert player.finished == [0, 1]
 
 
 def test_progress_counts_every_episode_once(chat: ChatFormat):

@@ -24,7 +24,8 @@ from lit_agents.policy.engine.vllm import VLLMEngine
 from lit_agents.policy.sampling import Sampling, log_distribution, stream
 from lit_agents.policy.weights import PACKAGED
 from lit_agents.rollout.trie import token_tree
-from lit_agents.types import Episode, StopReason, Task, Turn
+from lit_agents.types import Episode, StopReason, Task, TokenTree, Turn
+from tests.policy.asking import answers
 
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed (scripts/test-vllm.sh)")
 
@@ -56,14 +57,17 @@ def requests(policy: CausalLMPolicy, count: int, key: object = 0, distinct: int 
     return [Request(i, tuple(policy.chat.first(texts[i % distinct])), stream(key, i)) for i in range(count)]
 
 
+def one_turn(request: Request, action: Sampled) -> TokenTree:
+    turn = Turn("", request.ids, "", action.ids, (), 0, {})
+    return token_tree([Episode(Task("", "", "train"), 0, (turn,), StopReason.TURN_LIMIT, 1.0)])
+
+
 def scored(policy: CausalLMPolicy, asked: Sequence[Request], said: Sequence[Sampled], temperature=1.0) -> list[float]:
     """What the trainer makes of the same tokens, one list for all."""
     found = []
     for request, action in zip(asked, said, strict=True):
-        turn = Turn("", request.ids, "", action.ids, (), 0, {})
-        tree = token_tree([Episode(Task("", "", "train"), 0, (turn,), StopReason.TURN_LIMIT, 1.0)])
         with torch.no_grad():
-            found += policy.score(tree, temperature).logprobs_BA[0, : len(action.ids)].tolist()
+            found += policy.score(one_turn(request, action), temperature).logprobs_BA[0, : len(action.ids)].tolist()
     return found
 
 
@@ -99,7 +103,7 @@ def test_log_probabilities_are_those_of_the_trainer(policy, engine):
     engine.refresh()
     for sampling in (Sampling(), Sampling(temperature=0.7)):
         asked = requests(policy, SESSIONS)
-        said = engine.generate(asked, sampling)
+        said = answers(engine, asked, sampling)
         found = gap(policy, asked, said, sampling.temperature)
         print(
             f"{kind(policy)} {sampling.temperature}: mean {found.mean():.3g}, largest {found.max():.3g}, {len(found)}"
@@ -110,17 +114,17 @@ def test_log_probabilities_are_those_of_the_trainer(policy, engine):
 def test_after_a_refresh_it_samples_with_the_new_weights_and_before_it_with_the_old(policy, engine):
     before = policy.snapshot()
     engine.refresh()
-    engine.generate(requests(policy, 1), Sampling(max_tokens=1))
+    answers(engine, requests(policy, 1), Sampling(max_tokens=1))
     noise = torch.Generator().manual_seed(0)
     try:
         with torch.no_grad():
             for p in policy.trainable.values():
                 p.add_(0.05 * torch.randn(p.shape, generator=noise))
         asked = requests(policy, SESSIONS)
-        stale = gap(policy, asked, engine.generate(asked, Sampling()))
+        stale = gap(policy, asked, answers(engine, asked, Sampling()))
         engine.refresh()
         asked = requests(policy, SESSIONS)
-        fresh = gap(policy, asked, engine.generate(asked, Sampling()))
+        fresh = gap(policy, asked, answers(engine, asked, Sampling()))
         print(f"{kind(policy)}: stale {stale.mean():.3g}, fresh {fresh.mean():.3g}, largest {fresh.max():.3g}")
         assert stale.mean() > 0.5, "the weights have not changed enough for this test"
         assert fresh.mean() < (MEAN["float32"] if kind(policy) == "float32" else FOLDED)
@@ -130,7 +134,7 @@ def test_after_a_refresh_it_samples_with_the_new_weights_and_before_it_with_the_
                 p.copy_(before[name])
     engine.refresh()
     asked = requests(policy, SESSIONS)
-    assert gap(policy, asked, engine.generate(asked, Sampling())).mean() < MEAN[kind(policy)], "the way back"
+    assert gap(policy, asked, answers(engine, asked, Sampling())).mean() < MEAN[kind(policy)], "the way back"
 
 
 def test_greedy_actions_are_those_of_the_other_engine(policy, engine):
@@ -141,7 +145,7 @@ def test_greedy_actions_are_those_of_the_other_engine(policy, engine):
     greedy = Sampling(temperature=0)
     for each in (engine, other):
         each.refresh()
-    mine, theirs = (each.generate(requests(policy, 4), greedy) for each in (engine, other))
+    mine, theirs = (answers(each, requests(policy, 4), greedy) for each in (engine, other))
     assert mine == theirs and all(set(action.logprobs) == {0.0} for action in mine)
 
 
@@ -152,21 +156,19 @@ def test_log_probabilities_are_of_the_truncated_distribution_where_there_is_one(
     sampling = Sampling(max_tokens=1, temperature=1.5, **truncation)
     engine.refresh()
     asked = requests(policy, SESSIONS)
-    other = TransformersEngine()
-    other.attach(policy, SESSIONS, CONTEXT)
-    with torch.no_grad(), policy.precision():
-        logits_RV, talks = other._prefill(asked, sampling.temperature)
-        logprobs_RV = log_distribution(logits_RV, sampling)
-    row = {i: r for r, talk in enumerate(talks) for i in talk}
-    said = engine.generate(asked, sampling)
-    ours = [float(logprobs_RV[row[i], action.ids[0]]) for i, action in enumerate(said)]
+    said, ours = answers(engine, asked, sampling), []
+    for request, action in zip(asked, said, strict=True):
+        with torch.no_grad():
+            tree = one_turn(request, action)
+            logits_UV = policy.logits(policy.hidden_of_tree(tree)[tree.sources_U], sampling.temperature)
+        ours.append(float(log_distribution(logits_UV, sampling)[0, action.ids[0]]))
     assert [action.logprobs[0] for action in said] == pytest.approx(ours, abs=1e-3)
     assert len({action.ids for action in said}) > 1
 
 
 def test_an_action_ends_with_the_end_of_turn_token_and_nothing_else_ends_it(policy, engine):
     engine.refresh()
-    said = [a for key in range(2) for a in engine.generate(requests(policy, SESSIONS, key), Sampling(max_tokens=24))]
+    said = [a for key in range(2) for a in answers(engine, requests(policy, SESSIONS, key), Sampling(max_tokens=24))]
     end = policy.chat.end_id
     assert {action.finished for action in said} == {True, False}
     for action in said:
@@ -179,7 +181,7 @@ def test_the_same_requests_get_the_same_answers_and_other_streams_others(policy,
     said = []
     for key in (0, 0, 1):
         engine.refresh()
-        said.append(engine.generate(requests(policy, SESSIONS, key), Sampling()))
+        said.append(answers(engine, requests(policy, SESSIONS, key), Sampling()))
     assert said[0] == said[1] != said[2]
 
 
@@ -187,7 +189,7 @@ def test_what_is_known_is_not_computed_again(policy, engine):
     engine.refresh()
     before = vars(engine.cost).copy()
     asked = requests(policy, 8, distinct=1)
-    length, said = len(asked[0].ids), engine.generate(asked, Sampling(max_tokens=8))
+    length, said = len(asked[0].ids), answers(engine, asked, Sampling(max_tokens=8))
     cost = {name: number - before[name] for name, number in vars(engine.cost).items()}
     sampled, blocks = sum(len(action.ids) for action in said), length // 32 * 32
     fed = sampled - 8  # the newest token of each has not been read
@@ -199,7 +201,7 @@ def test_what_is_known_is_not_computed_again(policy, engine):
     more = policy.chat.next("You open the door. There is another room. What do you do?")
     again = [Request(r.session, (*r.ids, *a.ids, *more), stream(1)) for r, a in zip(asked, said, strict=True)]
     before = vars(engine.cost).copy()
-    then = engine.generate(again, Sampling(max_tokens=1))
+    then = answers(engine, again, Sampling(max_tokens=1))
     assert engine.cost.prompt_tokens - before["prompt_tokens"] == 8 * (len(more) + 1)
     known = sum((length + len(a.ids) - 1) // 32 * 32 for a in said)
     assert engine.cost.computed_tokens - before["computed_tokens"] == sum(len(r.ids) for r in again) - known
@@ -228,18 +230,18 @@ def test_the_trainers_process_is_as_it_was_and_nothing_runs_after_close(small):
     engine = VLLMEngine()
     engine.attach(small, 2, CONTEXT)
     assert engine._process is None, "it is started when it is needed"
-    engine.generate(requests(small, 2), Sampling(max_tokens=2))
+    answers(engine, requests(small, 2), Sampling(max_tokens=2))
     session = engine._process.pid
     after, *rest_after = mine()
     assert rest == rest_after and set(map(frozenset, affinities)) == set(map(frozenset, after))
     assert processes_of(session)
     engine.close()
     assert not processes_of(session)
-    engine.generate(requests(small, 2), Sampling(max_tokens=2))
+    answers(engine, requests(small, 2), Sampling(max_tokens=2))
     session = engine._process.pid
     engine._process.kill()
     with pytest.raises(RuntimeError, match="vLLM process has ended"):
-        engine.generate(requests(small, 2), Sampling(max_tokens=2))
+        answers(engine, requests(small, 2), Sampling(max_tokens=2))
     assert not processes_of(session) and engine._process is None
 
 
@@ -272,7 +274,7 @@ def test_a_cache_too_small_for_one_conversation_is_refused_by_name(small):
     engine = VLLMEngine(cache_gb=0.001)
     engine.attach(small, 2, CONTEXT)
     with pytest.raises(BadInput, match="vLLM refuses"):
-        engine.generate(requests(small, 1), Sampling(max_tokens=1))
+        answers(engine, requests(small, 1), Sampling(max_tokens=1))
     assert engine._process is None
 
 
@@ -282,7 +284,7 @@ def test_a_small_cache_makes_conversations_wait_and_changes_nothing_else(small):
     engine.attach(small, 8, CONTEXT)
     asked = requests(small, 8, distinct=8)
     try:
-        found = gap(small, asked, engine.generate(asked, Sampling()))
+        found = gap(small, asked, answers(engine, asked, Sampling()))
     finally:
         engine.close()
     assert found.mean() < MEAN["float32"]

@@ -64,8 +64,13 @@ class Engine(ABC):
         """Serve this policy: up to ``sessions`` conversations of up to ``context`` tokens at a time."""
 
     @abstractmethod
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Sampled]:
-        """Sample one action for each request, in their order."""
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> dict[int, Sampled]:
+        """Begin an action for each request, and go on until some are complete.
+
+        Returns:
+            Complete actions by session, asked for now or earlier; at least one while any is under way. Later calls return the
+            others; they may bring no requests, and must bring the same sampling.
+        """
 
     @abstractmethod
     def release(self, sessions: Iterable[int]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +25,7 @@ class PrefixTrie:
         self._entry: list[tuple[int, int]] = [(0, 0)] * (sessions * context)  # the key of each node in there
         self._free = list(range(sessions * context - 1, -1, -1))  # the lowest first, so that no more memory is touched
 
-    def ids(self, session: int) -> Sequence[int]:
+    def ids(self, session: int) -> list[int]:
         """The tokens of a conversation that are in the trie."""
         return self._ids[session]
 

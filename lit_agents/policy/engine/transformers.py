@@ -2,17 +2,21 @@
 
 All conversations are one trie of tokens, so a beginning that several share is computed, stored and read once, as long as one
 of them goes on: the prompt of a group, and the words its members still have in common. A conversation that has finished its
-action leaves the batch. What is computed together follows from the requests alone.
+action leaves the batch. The last few of a turn are not waited for: a step with two conversations takes nearly as long as one
+with twenty, so they go on beside the next turn of the others. What is computed together follows from the requests alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.engine.base import Engine, EngineCost, Request, Sampled
 from lit_agents.policy.engine.kv_cache import QUERIES, Block, CachedAttention, KVCache, causal_blocks, newest_block
@@ -24,21 +28,38 @@ Row = tuple[int, int]
 """A token to be computed: its session, and its place in the conversation."""
 
 
+@dataclass
+class _Action:
+    """One that is under way."""
+
+    stream: np.random.Generator
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+
 class TransformersEngine(Engine):
     """See the module.
 
     Args:
         prefill_tokens: at most this many new tokens go through the model at once; bounds memory, changes nothing else.
+        stragglers: share of the actions under way that `generate` does not wait for. 0 finishes every turn before the next.
+
+    Raises:
+        BadInput: a share that is none.
     """
 
-    def __init__(self, prefill_tokens: int = 4096) -> None:
-        self.prefill_tokens = prefill_tokens
+    def __init__(self, prefill_tokens: int = 4096, stragglers: float = 0.2) -> None:
+        if not 0 <= stragglers < 1:
+            reason = f"{stragglers} is not at least 0 and below 1."
+            raise BadInput("data.engine.stragglers", reason, "Use 0.2, or 0 to wait for all.")
+        self.prefill_tokens, self.stragglers = prefill_tokens, stragglers
         self.cost = EngineCost()
 
     def attach(self, policy: CausalLMPolicy, sessions: int, context: int) -> None:
         """See `Engine`."""
         self._policy, self._sessions, self._context = policy, sessions, context
         self._trie = PrefixTrie(sessions, context)
+        self._open: dict[int, _Action] = {}  # by session; of their tokens only the newest has not been computed
         if policy.takes_trees:
             self._folds = policy.config.num_attention_heads // kv_heads(policy.config)
             self._cache = self._make_cache()
@@ -55,6 +76,7 @@ class TransformersEngine(Engine):
         """See `Engine`."""
         for session in sessions:
             self._trie.release(session)
+            self._open.pop(session, None)
 
     def refresh(self) -> None:
         """See `Engine`."""
@@ -63,40 +85,64 @@ class TransformersEngine(Engine):
             self._cache = self._make_cache()  # Lightning moves the weights after it has set up the data
 
     @torch.no_grad()
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Sampled]:
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> dict[int, Sampled]:
         """See `Engine`.
 
         Raises:
-            RuntimeError: a request does not continue what is known of its conversation.
+            RuntimeError: a request does not continue what is known of its conversation, or its action is still under way.
         """
         for request in requests:
             known = self._trie.ids(request.session)
             if list(request.ids[: len(known)]) != known or len(known) == len(request.ids):
                 raise RuntimeError(f"conversation {request.session} does not continue what the engine has of it")
+            if request.session in self._open:
+                raise RuntimeError(f"conversation {request.session} has an action under way")
         try:
             with self._policy.precision():
-                logits, talks = self._prefill(requests, sampling.temperature or 1.0)
-                return self._decode(requests, logits, talks, sampling)
+                return self._go_on(requests, sampling)
         except BaseException:  # some tokens may be in the trie that were never computed
             self.release(range(self._sessions))
             raise
 
-    def _prefill(self, requests: Sequence[Request], temperature: float) -> tuple[Tensor, list[list[int]]]:
-        """Compute what is new; (R, V) logits of the next token, and which requests each row of them is for."""
+    def _go_on(self, requests: Sequence[Request], sampling: Sampling) -> dict[int, Sampled]:
+        """Sample until no more actions are under way than need not be waited for."""
+        new = {r.session: self._extend(r) for r in sorted(requests, key=lambda r: r.ids)}
+        self._open |= {r.session: _Action(r.stream) for r in requests}
+        left = self.stragglers * len(self._open)
+        complete: dict[int, Sampled] = {}
+        if self._open:
+            logits, talks = self._read(new, sampling)
+            complete, talks = self._say(logits, talks, sampling)
+        while len(self._open) > left:
+            said, talks = self._say(self._step(talks, sampling), talks, sampling)
+            complete |= said
+        self.cost.sampled_tokens += sum(len(action.ids) for action in complete.values())
+        return complete
+
+    def _read(self, new: Mapping[int, int], sampling: Sampling) -> tuple[Tensor, list[list[int]]]:
+        """Compute new tokens of requests, and the newest ones of actions under way.
+
+        Args:
+            new: how many tokens at its end nobody has computed, by session.
+            sampling: for the temperature.
+
+        Returns:
+            (R, V) logits of the next token, and which sessions each row of them is for.
+        """
         rows: list[Row] = []
         ends: list[int] = []  # where in there the last token of each talk is
-        talks: dict[int, list[int]] = {}  # last node -> requests: what is equal is one
-        for i in sorted(range(len(requests)), key=lambda i: requests[i].ids):  # the trie's depth-first order
-            session, made = requests[i].session, self._extend(requests[i])
-            length, last = len(requests[i].ids), int(self._trie.path(session)[-1])
-            if last not in talks:
-                made = max(made, 1)  # all of it may be known from an earlier call, but not what comes next
-                ends.append(len(rows) + made - 1)
-            rows += [(session, place) for place in range(length - made, length)]
-            talks.setdefault(last, []).append(i)
-        leaders = [requests[talk[0]].session for talk in talks.values()]
+        talks: dict[int, list[int]] = {}  # last node -> sessions: what is equal is one
+        for session in sorted(self._open, key=self._trie.ids):  # the trie's depth-first order
+            path = self._trie.path(session)
+            talk = talks.setdefault(int(path[-1]), [])
+            if not talk:
+                count = max(new.get(session, 0), 1)  # all of it may be known, but not what comes next
+                rows += [(session, place) for place in range(len(path) - count, len(path))]
+                ends.append(len(rows) - 1)
+            talk.append(session)
+        temperature, sessions = sampling.temperature or 1.0, [talk[0] for talk in talks.values()]
         if not self._policy.takes_trees:
-            return self._policy.logits(self._read_again(leaders), temperature), list(talks.values())
+            return self._policy.logits(self._read_again(sessions), temperature), list(talks.values())
         hidden = []
         for start in range(0, len(rows), self.prefill_tokens):
             piece = rows[start : start + self.prefill_tokens]
@@ -126,13 +172,16 @@ class TransformersEngine(Engine):
         self.cost.computed_tokens += len(rows)
         return self._policy.hidden(ids, positions, CachedAttention(self._cache, nodes, blocks, self._folds))
 
-    def _newest(self, sessions: Sequence[int]) -> Tensor:
-        """(R, H) hidden states of tokens just sampled."""
-        if not self._policy.takes_trees:
-            return self._read_again(sessions)
-        paths = [self._trie.path(session) for session in sessions]
-        rows = [(session, len(path) - 1) for session, path in zip(sessions, paths, strict=True)]
-        return self._forward(rows, [newest_block(paths)])
+    def _step(self, talks: Sequence[Sequence[int]], sampling: Sampling) -> Tensor:
+        """(R, V) logits after the token just sampled in each talk."""
+        sessions = [talk[0] for talk in talks]
+        if self._policy.takes_trees:
+            paths = [self._trie.path(session) for session in sessions]
+            rows = [(session, len(path) - 1) for session, path in zip(sessions, paths, strict=True)]
+            hidden = self._forward(rows, [newest_block(paths)])
+        else:
+            hidden = self._read_again(sessions)
+        return self._policy.logits(hidden, sampling.temperature or 1.0)
 
     def _read_again(self, sessions: Sequence[int]) -> Tensor:
         """(R, H) hidden states of the last tokens, for a model that takes no trees and so shares and keeps nothing."""
@@ -141,29 +190,25 @@ class TransformersEngine(Engine):
         self.cost.computed_tokens += sum(map(len, talks))
         return self._policy.hidden_of_rows(talks)[torch.arange(len(talks), device=ends.device), ends]
 
-    def _decode(
-        self, requests: Sequence[Request], logits: Tensor, talks: list[list[int]], sampling: Sampling
-    ) -> list[Sampled]:
-        """Sample until every action has its end-of-turn token or is as long as it may be."""
+    def _say(
+        self, logits: Tensor, talks: Sequence[Sequence[int]], sampling: Sampling
+    ) -> tuple[dict[int, Sampled], list[list[int]]]:
+        """One more token of every action: those it completed, and the talks that go on, in the trie's order still."""
         end = self._policy.chat.end_id
-        tokens: list[list[int]] = [[] for _ in requests]
-        logprobs: list[list[float]] = [[] for _ in requests]
-        while True:
-            drawn = draw(logits, sampling, [[requests[i].stream for i in talk] for talk in talks])
-            branches: list[list[int]] = []
-            for talk, choices in zip(talks, drawn, strict=True):
-                ways: dict[int, list[int]] = {}
-                for i, (token, score) in zip(talk, choices, strict=True):
-                    tokens[i].append(token)
-                    logprobs[i].append(score)
-                    if token != end and len(tokens[i]) < sampling.max_tokens:
-                        self._trie.append(requests[i].session, token)
-                        ways.setdefault(token, []).append(i)
-                branches += ways.values()
-            talks = branches
-            if not talks:
-                break
-            hidden = self._newest([requests[talk[0]].session for talk in talks])
-            logits = self._policy.logits(hidden, sampling.temperature or 1.0)
-        self.cost.sampled_tokens += sum(map(len, tokens))
-        return [Sampled(tuple(t), tuple(p), t[-1] == end) for t, p in zip(tokens, logprobs, strict=True)]
+        drawn = draw(logits, sampling, [[self._open[session].stream for session in talk] for talk in talks])
+        complete: dict[int, Sampled] = {}
+        branches: list[list[int]] = []
+        for talk, choices in zip(talks, drawn, strict=True):
+            ways: dict[int, list[int]] = {}
+            for session, (token, score) in zip(talk, choices, strict=True):
+                action = self._open[session]
+                action.ids.append(token)
+                action.logprobs.append(score)
+                if token == end or len(action.ids) >= sampling.max_tokens:
+                    complete[session] = Sampled(tuple(action.ids), tuple(action.logprobs), token == end)
+                    del self._open[session]
+                else:
+                    self._trie.append(session, token)
+                    ways.setdefault(token, []).append(session)
+            branches += ways.values()
+        return complete, branches

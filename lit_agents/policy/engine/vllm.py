@@ -112,8 +112,8 @@ class VLLMEngine(Engine):
             os.killpg(process.pid, signal.SIGKILL)  # with all it started; it holds nothing that is not here too
         process.wait()
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Sampled]:
-        """See `Engine`."""
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> dict[int, Sampled]:
+        """See `Engine`. Every action is waited for."""
         if sampling.top_k and sampling.top_p < 1:
             reason = "vLLM takes the top_p of what top_k has left, other engines that of the whole distribution."
             raise BadInput("sampling.top_p / top_k", reason, "Set one of them alone.")
@@ -128,7 +128,7 @@ class VLLMEngine(Engine):
         how |= {"max_tokens": sampling.max_tokens, "stop_token_ids": [self._policy.chat.end_id]}
         asked = [(list(r.ids), int(r.stream.integers(2**63))) for r in requests]
         answers = self._ask("generate", asked, how)
-        return [self._sampled(r, sampling, *answer) for r, answer in zip(requests, answers, strict=True)]
+        return {r.session: self._sampled(r, sampling, *a) for r, a in zip(requests, answers, strict=True)}
 
     def _sampled(
         self, request: Request, sampling: Sampling, ids: list[int], logprobs: list[float], cached: int
