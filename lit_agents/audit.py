@@ -30,7 +30,8 @@ from lit_agents.policy.sampling import Sampling
 
 TOLERANCES = {"float64": 1e-4, "float32": 1e-3, "bfloat16": 1.0}
 """Largest difference of one token's log-probability, nats, by the type computed in: the engine reads a conversation turn by
-turn, the trainer in one go, so they round differently. The mean over all tokens of one set of weights may be a tenth of it."""
+turn, the trainer in one go, so they round differently; a larger one is computed once more in float32. The mean over all tokens of
+one set of weights may be a tenth of it."""
 SHOWN = 10
 """Faults that are printed."""
 Sampler = tuple[str, int]
@@ -93,7 +94,7 @@ class Audit:
         self, policy: CausalLMPolicy, chosen: Sequence[StoredEpisode], temperature: float, tolerance: float
     ) -> None:
         tokens, total = 0, 0.0
-        for stored, gap in logprob_gap(policy, chosen, temperature):
+        for stored, gap in logprob_gap(policy, chosen, temperature, tolerance):
             tokens, total, self.largest = (
                 tokens + gap.tokens,
                 total + gap.mean * gap.tokens,

@@ -147,6 +147,20 @@ class CausalLMPolicy(nn.Module):
             for name, p in self.trainable.items():
                 p.data = mine[name]
 
+    @contextmanager
+    def in_full_precision(self) -> Iterator[None]:
+        """Compute with the same weights in at least float32 for a while; takes the memory of a second copy."""
+        mine, dtype, mixed = {name: p.data for name, p in self.named_parameters()}, self.dtype, self.mixed
+        try:
+            self.dtype, self.mixed = torch.promote_types(torch.float32, dtype), None
+            for p in self.parameters():
+                p.data = p.data.to(torch.promote_types(torch.float32, p.dtype))
+            yield
+        finally:
+            self.dtype, self.mixed = dtype, mixed
+            for name, p in self.named_parameters():
+                p.data = mine[name]
+
     def compute_in(self, precision: str) -> None:
         """Follow the trainer's ``precision``, in sampling, scoring and evaluation alike.
 
