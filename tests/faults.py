@@ -23,6 +23,7 @@ class Fault:
 ADVANTAGES, LOSSES = ("tests/algorithm/test_advantages.py",), ("tests/algorithm/test_losses.py",)
 ACCUMULATE = ("tests/algorithm/test_accumulate.py",)
 SAMPLER = ("tests/algorithm/test_sampler.py",)
+CHECKPOINTS = ("tests/algorithm/test_checkpoints.py",)
 MODULE, TRIE = ("tests/algorithm/test_module.py",), ("tests/rollout/test_trie.py",)
 ITERATION, COLLECTOR = ("tests/rollout/test_iteration.py",), ("tests/rollout/test_collector.py",)
 ENGINE, POLICY, CHAT = (
@@ -130,11 +131,11 @@ FAULTS = [
           "columns = (scores.logprobs_BA, own_BA, batch", "columns = (scores.logprobs_BA, batch.old_logprobs_BA, batch", SAMPLER),
     Fault("take the sampler's word for the trainer's", "rollout/iteration.py",
           "own_BA if module.importance_cap is None else assessed.own_BA", "own_BA", SAMPLER),
-    Fault("hold the sampler against weights that have moved", "algorithm/module.py",
-          "if cap is not None or self.global_step == self._expected_version:", "if True:", SAMPLER),
-    Fault("turn the sampler's KL round", "algorithm/module.py",
+    Fault("hold the sampler against weights that have moved", "algorithm/sampler_gap.py",
+          "if cap is not None or sampled_with:", "if True:", SAMPLER),
+    Fault("turn the sampler's KL round", "algorithm/sampler_gap.py",
           '"sampler_kl": losses.kl_k3(old_BA, own_BA)', '"sampler_kl": losses.kl_k3(own_BA, old_BA)', SAMPLER),
-    Fault("count no token as truncated", "algorithm/module.py",
+    Fault("count no token as truncated", "algorithm/sampler_gap.py",
           "ratio_BA > cap", "ratio_BA > cap * 1e9", SAMPLER),
     Fault("correct with a cap below 1", "algorithm/module.py",
           "importance_cap is not None and importance_cap < 1", "importance_cap is not None and importance_cap < 0", MODULE),
@@ -180,8 +181,8 @@ FAULTS = [
           "error = min(max(kl_per_token / self.target - 1, -0.2), 0.2)",
           "error = min(max(1 - kl_per_token / self.target, -0.2), 0.2)", MODULE),
     Fault("let the critic's gradient into the policy", "algorithm/ppo.py",
-          "hidden = [h if self.share_trunk else h.detach() for h in (scores.hidden_BAH, scores.last_BH)]",
-          "hidden = [h for h in (scores.hidden_BAH, scores.last_BH)]", MODULE),
+          "(self.value_head(h if self.share_trunk else h.detach()) for h in hidden)",
+          "(self.value_head(h) for h in hidden)", MODULE),
     Fault("score at another temperature than was sampled at", "policy/causal_lm.py",
           "return cast(Tensor, logits if temperature == 1 else logits / temperature)",
           "return cast(Tensor, logits)", ENGINE + POLICY),
@@ -280,10 +281,10 @@ FAULTS = [
           "                    os.truncate(path, size)", "                    pass", KILL),
     Fault("lose the adaptive coefficient at a resume", "algorithm/module.py",
           'self.reference, self.kl_coefficient = kept["reference"], kept["kl_coefficient"]',
-          'self.reference = kept["reference"]', MODULE),
+          'self.reference = kept["reference"]', CHECKPOINTS),
     Fault("take another reference after a resume", "algorithm/module.py",
           'self.reference, self.kl_coefficient = kept["reference"], kept["kl_coefficient"]',
-          'self.kl_coefficient = kept["kl_coefficient"]', MODULE),
+          'self.kl_coefficient = kept["kl_coefficient"]', CHECKPOINTS),
     Fault("forget the warnings at a resume", "callbacks/early_warning.py",
           'self._in_a_row, self.stopped = dict(state_dict["in_a_row"]), bool(state_dict["stopped"])',
           'self._in_a_row = dict(state_dict["in_a_row"])', ("tests/callbacks/test_early_warning.py",)),

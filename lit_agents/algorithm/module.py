@@ -8,54 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_agents.algorithm import losses
 from lit_agents.algorithm.accumulate import refuse_accumulation, total_loss
 from lit_agents.algorithm.checkpoint import refuse_other
+from lit_agents.algorithm.experience import Assessment, Experience
 from lit_agents.algorithm.kl import KL
 from lit_agents.algorithm.learning_rate import share_of_learning_rate
+from lit_agents.algorithm.sampler_gap import compare
 from lit_agents.algorithm.tally import Tally
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import ActionScores, CausalLMPolicy, Weights
 from lit_agents.types import Minibatch, TokenBatch, TokenTree
-
-
-@dataclass(frozen=True)
-class Experience:
-    """The episodes of one iteration as columns; what an algorithm credits."""
-
-    mask_BA: Tensor
-    """True on action tokens."""
-    rewards_BA: Tensor
-    """Each turn's reward on the turn's last action token, 0 elsewhere; KL penalty included if it is in the reward."""
-    values_BA: Tensor
-    """The critic's values; zeros without one."""
-    after_B: Tensor
-    """Value of what would have followed a truncated episode; 0 where nothing would."""
-    group_B: Tensor
-    """Number of the episode's group, from 0."""
-
-
-class Assessment(NamedTuple):
-    """What is computed with the collecting weights before anything is trained; zeros for what the algorithm does not use."""
-
-    own_BA: Tensor
-    """Log-probabilities as the trainer computes them."""
-    reference_BA: Tensor
-    """Log-probabilities under the reference policy."""
-    values_BA: Tensor
-    """The critic's, before each action token."""
-    after_B: Tensor
-    """The critic's, after the last one."""
 
 
 class AgentModule(LightningModule):
@@ -248,20 +221,14 @@ class AgentModule(LightningModule):
         self._tally.add_per_token({"entropy": scores.entropy_BA}, batch.weights_BA)
         self._tally.computed_tokens += self.policy.computed(batch.tree)
         if batch.policy_version >= 0:
-            self._compare(scores.logprobs_BA.detach(), batch)
+            compare(
+                scores.logprobs_BA.detach(),
+                batch,
+                self.importance_cap,
+                self.global_step == self._expected_version,
+                self._tally,
+            )
         return loss
-
-    def _compare(self, logprobs_BA: Tensor, batch: TokenBatch) -> None:
-        """Hold log-probabilities computed here against those the sampler noted."""
-        old_BA, cap = batch.old_logprobs_BA, self.importance_cap
-        columns = {"logprob_gap": (logprobs_BA - old_BA).abs(), "update_kl": losses.kl_k3(old_BA, logprobs_BA)}
-        own_BA = logprobs_BA if cap is None else batch.own_logprobs_BA
-        if cap is not None or self.global_step == self._expected_version:  # later the policy is no longer the sampler's
-            columns |= {"sampler_gap": (own_BA - old_BA).abs(), "sampler_kl": losses.kl_k3(old_BA, own_BA)}
-            ratio_BA = (own_BA - old_BA).exp()
-            self._tally.add_largest("sampler_ratio_max", ratio_BA[batch.tree.mask_BA].max())
-            columns |= {} if cap is None else {"sampler_truncated": ratio_BA > cap}
-        self._tally.add_per_token(columns, batch.weights_BA)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Note the learning rate; by the end of the iteration the scheduler has moved it on."""
@@ -318,8 +285,3 @@ class AgentModule(LightningModule):
         refuse_other(checkpoint, self.identity())
         kept = checkpoint["lit_agents"]
         self.reference, self.kl_coefficient = kept["reference"], kept["kl_coefficient"]
-
-
-def critic_group(module: nn.Module, learning_rate: float) -> dict[str, Any]:
-    """A parameter group with its own learning rate."""
-    return {"params": list(module.parameters()), "lr": learning_rate}

@@ -9,7 +9,8 @@ from torch import Tensor, zeros_like
 
 from lit_agents.algorithm import losses
 from lit_agents.algorithm.advantages import generalised, whitened
-from lit_agents.algorithm.module import AgentModule, Experience, critic_group
+from lit_agents.algorithm.experience import Experience
+from lit_agents.algorithm.module import AgentModule
 from lit_agents.policy.causal_lm import ActionScores
 from lit_agents.policy.value_head import ValueHead
 from lit_agents.types import TokenBatch
@@ -28,8 +29,7 @@ class PPO(AgentModule):
         bootstrap_truncated: let a truncated episode go on with the critic's value instead of ending with 0.
     """
 
-    skips_zero_advantage = False
-    has_critic = True
+    skips_zero_advantage, has_critic = False, True
 
     def __init__(
         self,
@@ -57,24 +57,24 @@ class PPO(AgentModule):
     def parameter_groups(self) -> Iterable[dict[str, Any]]:
         """Actor and critic."""
         assert self.value_head is not None
-        return [*super().parameter_groups(), critic_group(self.value_head, self.critic_lr)]
+        return [*super().parameter_groups(), {"params": list(self.value_head.parameters()), "lr": self.critic_lr}]
 
     def values(self, scores: ActionScores) -> tuple[Tensor, Tensor]:
         """See `AgentModule`."""
         assert self.value_head is not None
-        hidden = [h if self.share_trunk else h.detach() for h in (scores.hidden_BAH, scores.last_BH)]
-        values_BA, after_B = map(self.value_head, hidden)
+        hidden = (scores.hidden_BAH, scores.last_BH)
+        values_BA, after_B = (self.value_head(h if self.share_trunk else h.detach()) for h in hidden)
         return values_BA, after_B if self.bootstrap_truncated else zeros_like(after_B)
 
     def credit(self, experience: Experience) -> tuple[Tensor, Tensor]:
         """Whitened GAE."""
-        mask, rewards, values = experience.mask_BA, experience.rewards_BA, experience.values_BA
-        advantages, returns = generalised(rewards, values, experience.after_B, mask, self.gamma, self.lam)
-        return whitened(advantages, mask, self.sum_over_ranks), returns
+        columns = (experience.rewards_BA, experience.values_BA, experience.after_B, experience.mask_BA)
+        advantages, returns = generalised(*columns, self.gamma, self.lam)
+        return whitened(advantages, experience.mask_BA, self.sum_over_ranks), returns
 
     def loss(self, scores: ActionScores, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Policy loss plus critic loss."""
         policy_loss, numbers = super().loss(scores, batch)
-        values_BA, b = self.values(scores)[0], batch
-        value_loss = losses.clipped_value(values_BA, b.values_BA, b.returns_BA, b.weights_BA, self.value_clip)
+        columns = (self.values(scores)[0], batch.values_BA, batch.returns_BA, batch.weights_BA)
+        value_loss = losses.clipped_value(*columns, self.value_clip)
         return policy_loss + self.value_coef * value_loss, numbers | {"value_loss": value_loss}

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lit_agents.algorithm import losses
 from lit_agents.algorithm.advantages import without_signal
-from lit_agents.algorithm.module import AgentModule, Assessment, Experience
+from lit_agents.algorithm.experience import Assessment, Experience
+from lit_agents.algorithm.module import AgentModule
 from lit_agents.errors import BadInput
 from lit_agents.policy.sampling import stream
 from lit_agents.reward.base import Reward

@@ -23,22 +23,11 @@ from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
 from lit_agents.rollout.batch import packed
 from lit_agents.rollout.trie import token_tree
 from lit_agents.types import Episode, Minibatch, TokenTree
-from tests.algorithm.test_module import LARGE, SGD, Feed, collected, cut
+from tests.algorithm.hand_fed import LARGE, SGD, Feed, collected, cut
 from tests.algorithm.trainers import QUIET, trainer
 from tests.rollout.handmade import forest
-from tests.tiny import tiny_model_folder
 
 pytestmark = QUIET
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model_folder(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIT_AGENTS_CACHE", str(tmp_path / "cache"))
 
 
 # by hand

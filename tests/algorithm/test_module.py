@@ -1,115 +1,32 @@
-"""What every algorithm shares: KL, freshness, the step, the critic, checkpoints; through a real Trainer."""
+"""What every algorithm shares: KL, freshness, the step, the critic; through a real Trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning import Callback, Trainer
+from lightning import Callback
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
-from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_other
 from lit_agents.algorithm.grpo import GRPO
 from lit_agents.algorithm.kl import KL
-from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.ppo import PPO
-from lit_agents.algorithm.reinforce_pp import ReinforcePP
 from lit_agents.algorithm.rloo import RLOO
 from lit_agents.algorithm.sft import SFT
 from lit_agents.errors import BadInput
-from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
+from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.rollout.batch import batches
 from lit_agents.rollout.iteration import Iteration, credited
 from lit_agents.rollout.trie import action_places, token_tree
-from lit_agents.types import Episode, EpisodeGroup, Minibatch, StopReason, TurnRewards
-from tests.algorithm.trainers import QUIET, trainer
+from lit_agents.types import EpisodeGroup, StopReason, TurnRewards
+from tests.algorithm.hand_fed import KINDS, LARGE, collected, cut, made, played_by, train
+from tests.algorithm.trainers import QUIET
 from tests.rollout.handmade import episode, forest
-from tests.tiny import tiny_model_folder
 
 pytestmark = QUIET
-
-KINDS: list[type[AgentModule]] = [SFT, PPO, GRPO, RLOO, ReinforcePP]
-SGD = partial(torch.optim.SGD, lr=0.1)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model_folder(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIT_AGENTS_CACHE", str(tmp_path / "cache"))
-
-
-def made(kind: type[AgentModule], folder: Path, lora: LoRA | None = None, **settings: Any) -> Any:
-    module = kind(CausalLMPolicy(str(folder), dtype="float64", lora=lora), **({"optimizer": SGD} | settings))
-    module.configure_model()
-    return module
-
-
-class Feed(IterableDataset[Minibatch]):
-    def __init__(self, make: Callable[[], Minibatch]) -> None:
-        self._make = make
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[Minibatch]:
-        yield self._make()
-
-
-def train(module: AgentModule, make: Callable[[], Minibatch], **settings: Any) -> Trainer:
-    fitted = trainer(limit_val_batches=0, **settings)
-    loader = DataLoader(Feed(make), batch_size=None)
-    fitted.fit(module, loader, loader)
-    return fitted
-
-
-def collected(module: AgentModule, seed: int = 0) -> Iteration:
-    """Random episodes in three groups, with the log-probabilities the policy itself gives them."""
-    groups = []
-    for g in range(3):
-        members = []
-        for e in forest(seed + g, episodes=3, vocabulary=200):
-            with torch.no_grad():
-                logprobs = iter(module.policy.score(token_tree([e]), module.temperature).logprobs_BA[0].tolist())
-            turns = [replace(t, action_logprobs=tuple(next(logprobs) for _ in t.action_ids)) for t in e.turns]
-            members.append(replace(e, turns=tuple(turns)))
-        groups.append(EpisodeGroup(members[0].task, tuple(members)))
-    values = torch.randn(9, 3, generator=torch.Generator().manual_seed(seed))
-    rewards = [
-        TurnRewards.of({"r": values[b, : len(e.turns)].tolist()})
-        for b, e in enumerate(e for group in groups for e in group.episodes)
-    ]
-    return Iteration(tuple(groups), tuple(rewards))
-
-
-def played_by(found: Iteration, version: int) -> Iteration:
-    """The same episodes, sampled by another version of the policy."""
-
-    def changed(e: Episode) -> Episode:
-        return replace(e, turns=tuple(replace(t, policy_version=version) for t in e.turns))
-
-    return replace(found, groups=tuple(EpisodeGroup(g.task, tuple(map(changed, g.episodes))) for g in found.groups))
-
-
-LARGE = 10_000
-"""A budget under which everything goes through the model at once."""
-
-
-def cut(module: AgentModule, found: Iteration, budget: int = LARGE, version: int | None = None) -> Minibatch:
-    module.keep_reference()
-    version = (-1 if module.demonstrated else 0) if version is None else version
-    data, _ = credited(played_by(found, version), module, budget)
-    (minibatch,) = batches(data, range(9), 1, budget, module.per_episode_mean, False)
-    return minibatch
 
 
 class Rates(Callback):
@@ -394,88 +311,3 @@ def test_a_value_after_the_end_counts_for_truncated_episodes_alone_and_only_if_a
     data, _ = credited(Iteration((EpisodeGroup(episodes[0].task, episodes),), rewards), module, 5)
     after = [7.0 if bootstrap and stop.is_truncated else 0.0 for stop in ends]
     assert data.returns_BA.tolist() == [[1 + value] * 2 for value in after]
-
-
-# checkpoints
-
-
-def saved(fitted: Trainer, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
-    path = tmp_path / "some.ckpt"
-    fitted.save_checkpoint(path)
-    return path, read_checkpoint(path)
-
-
-def trained(folder: Path, lora: LoRA | None, kind: type[AgentModule] = PPO) -> tuple[AgentModule, Trainer]:
-    module = made(kind, folder, lora=lora, kl=KL(reward=0.1, target=0.01))
-    found = collected(module)
-    return module, train(module, lambda: cut(module, found))
-
-
-@pytest.mark.parametrize("lora", [None, LoRA(rank=2, last_layers=1)])
-def test_a_checkpoint_holds_the_trained_weights_and_the_reference_and_nothing_frozen(
-    folder: Path, tmp_path: Path, lora
-):
-    module, fitted = trained(folder, lora)
-    assert module.kl_coefficient != 0.1
-    _, kept = saved(fitted, tmp_path)
-    assert set(kept["state_dict"]) == {n for n, p in module.named_parameters() if p.requires_grad}
-    assert any("value_head" in name for name in kept["state_dict"])
-    assert set(kept["lit_agents"]["reference"]) == set(module.policy.trainable)
-    assert all(torch.equal(t, module.reference[n]) for n, t in kept["lit_agents"]["reference"].items())
-    assert kept["lit_agents"]["kl_coefficient"] == module.kl_coefficient
-
-
-@pytest.mark.parametrize("lora", [None, LoRA(rank=2, last_layers=1)])
-def test_restoring_takes_the_trained_weights_and_nothing_else(folder: Path, tmp_path: Path, lora):
-    module, fitted = trained(folder, lora)
-    _, kept = saved(fitted, tmp_path)
-    other = made(PPO, folder, lora=lora, kl=KL(reward=0.1, target=0.01))
-    assert any(not torch.equal(p, kept["state_dict"][n]) for n, p in other.named_parameters() if p.requires_grad)
-    refuse_other(kept, other.identity())
-    assert other.restore(kept) == 1
-    assert all(torch.equal(p, dict(module.named_parameters())[n]) for n, p in other.named_parameters())
-    assert other.reference is None and other.kl_coefficient == 0.1
-
-
-def test_a_run_that_goes_on_has_the_reference_and_coefficient_of_the_run_it_continues(folder: Path, tmp_path: Path):
-    module, fitted = trained(folder, None)
-    path, _ = saved(fitted, tmp_path)
-    other = made(PPO, folder, kl=KL(reward=0.1, target=0.01))
-    found = collected(other)
-    again = trainer(max_epochs=2, limit_val_batches=0)
-    begun: list[tuple[int, float]] = []
-
-    def make() -> Minibatch:
-        begun.append((other.global_step, other.kl_coefficient))
-        return cut(other, found, version=other.global_step)
-
-    loader = DataLoader(Feed(make), batch_size=None)
-    again.fit(other, loader, loader, ckpt_path=path, weights_only=True)
-    assert begun == [(1, module.kl_coefficient)]
-    assert all(torch.equal(other.reference[n], module.reference[n]) for n in module.reference)
-
-
-def test_a_checkpoint_of_something_else_is_refused(folder: Path, tmp_path: Path):
-    module, fitted = trained(folder, None)
-    _, kept = saved(fitted, tmp_path)
-    another = tiny_model_folder(tmp_path / "another", seed=1)
-    kl = KL(reward=0.1, target=0.01)
-    for other, named in (
-        (made(ReinforcePP, folder, kl=kl), "algorithm PPO"),
-        (made(PPO, another, kl=kl), "policy"),
-        (made(PPO, folder, lora=LoRA(rank=2), kl=kl), "policy"),
-        (made(PPO, folder, kl=KL(reward=0.2)), "kl"),
-    ):
-        before = {n: p.detach().clone() for n, p in other.named_parameters()}
-        with pytest.raises(BadInput, match=f"written with {named}"):
-            other.on_load_checkpoint(kept)
-        assert all(torch.equal(p, before[n]) for n, p in other.named_parameters())
-    with pytest.raises(BadInput, match="not a checkpoint of lit_agents"):
-        module.on_load_checkpoint({"state_dict": {}})
-
-
-def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path):
-    (tmp_path / "x.ckpt").write_bytes(b"no")
-    for name in ("x.ckpt", "absent.ckpt"):
-        with pytest.raises(BadInput, match=f"{name}.*plain tensors"):
-            read_checkpoint(tmp_path / name)

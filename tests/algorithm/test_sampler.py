@@ -20,23 +20,12 @@ from lit_agents.rollout.batch import Credited, batches
 from lit_agents.rollout.iteration import Iteration, credited
 from lit_agents.rollout.trie import token_tree
 from lit_agents.types import EpisodeGroup
-from tests.algorithm.test_module import LARGE, collected, made, train
+from tests.algorithm.hand_fed import LARGE, collected, made, train
 from tests.algorithm.trainers import QUIET, trainer
-from tests.tiny import tiny_model_folder
 
 pytestmark = QUIET
 SHIFTS = (0.0, 0.3, -0.4, 1.2)
 """What the sampler's log-probabilities are below the trainer's, token after token, in turns."""
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model_folder(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIT_AGENTS_CACHE", str(tmp_path / "cache"))
 
 
 def otherwise_sampled(found: Iteration) -> tuple[Iteration, list[list[float]]]:
