@@ -35,7 +35,7 @@ class Iterations(Callback):
         self.minibatches: dict[int, Minibatch] = {}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.clock.seconds.clear()
+        self.clock.clear()
         self.engine.cost.computed_tokens = 0
         self.begun = time.perf_counter()
 

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import time
 from collections.abc import Sequence
+from statistics import median
 
 import torch
 from setting import Machine, Table, described, groups_of, model_flops, parser, policy_of, unique_tokens
@@ -20,6 +21,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from lit_agents.policy.causal_lm import CausalLMPolicy
+from lit_agents.policy.engine.base import Engine
 from lit_agents.policy.engine.transformers import TransformersEngine
 from lit_agents.types import Episode
 
@@ -85,75 +87,81 @@ def against_generate(policy: CausalLMPolicy, episodes: Sequence[Episode], dtype:
     return seconds
 
 
-def floor(policy: CausalLMPolicy, engine: TransformersEngine, machine: Machine, sampled: int, steps: int) -> float:
-    """Seconds at least: every token through the layers once, every sampled one through the head, weights read every step."""
+def floor(policy: CausalLMPolicy, computed: int, machine: Machine, episodes: Sequence[Episode]) -> float:
+    """Seconds at least: every token through the layers once, every sampled one through the head, the weights read for every token
+    of the episode that says most."""
     inner, head = model_flops(policy)
     weights = (inner + head) / 2 * torch.empty(0, dtype=policy.dtype).element_size()
-    compute = (engine.cost.computed_tokens * inner + sampled * head) / machine.flops
-    return compute + steps * weights / machine.bytes
+    said = [sum(len(turn.action_ids) for turn in e.turns) for e in episodes]
+    compute = (computed * inner + sum(said) * head) / machine.flops
+    return compute + max(said) * weights / machine.bytes
 
 
-def with_vllm(table: Table, policy: CausalLMPolicy, size: int) -> float:
-    """Seconds per turn through vLLM, which plays other episodes of the same games: its random numbers are its own."""
+def against_vllm(table: Table, policy: CausalLMPolicy, mine: TransformersEngine, size: int, rounds: int) -> float:
+    """How many times faster ours is per turn: medians of rollouts taken in turns, since the machine has other work too.
+
+    vLLM plays other episodes of the same games: its random numbers are its own.
+    """
     from lit_agents.policy.engine.vllm import VLLMEngine
 
-    engine = VLLMEngine()
-    engine.attach(policy, len(table.jobs), table.limits.context)
+    other = VLLMEngine()
+    other.attach(policy, len(table.jobs), table.limits.context)
+    seconds: dict[Engine, list[float]] = {mine: [], other: []}
     try:
-        table.play(engine)  # starts it
-        table.clock.seconds.clear()
-        episodes = table.play(engine)
+        table.play(other)  # starts it
+        for _ in range(rounds):
+            for engine, found in seconds.items():
+                table.clock.clear()
+                episodes = table.play(engine)
+                found.append(table.clock.seconds["rollout"] / sum(len(e.turns) for e in episodes))
     finally:
-        engine.close()
-    print(f"vLLM: {table.clock.seconds['rollout']:.2f} s for {described(episodes, size)}")
-    return table.clock.seconds["rollout"] / sum(len(e.turns) for e in episodes)
+        other.close()
+    print(f"vLLM: {described(episodes, size)}")
+    for name, found in zip(("ours", "vLLM"), seconds.values(), strict=True):
+        print(f"{name}, ms per turn: {', '.join(f'{1000 * x:.1f}' for x in found)}")
+    return median(seconds[other]) / median(seconds[mine])
 
 
 def measured(table: Table, engine: TransformersEngine) -> tuple[list[Episode], dict[str, float]]:
-    """The second of two rollouts, and its seconds by part."""
+    """The second of two rollouts, and its seconds by part; prefill computes the newest tokens of actions under way too."""
     table.clock.watch(engine, "prefill", "_read")
     table.clock.watch(engine, "decode", "_say", "_step")
+    table.clock.watch(engine, "step", "_step")
     table.play(engine)  # starts the environments, warms up
-    table.clock.seconds.clear()
+    table.clock.clear()
     engine.cost.computed_tokens = 0
-    return table.play(engine), dict(table.clock.seconds)
+    episodes = table.play(engine)
+    return episodes, {part: table.clock.seconds[part] for part in ("environments", "prefill", "decode", "rollout")}
 
 
 def main() -> None:
     made = parser(__doc__)
     made.add_argument("--skip_generate", action="store_true", help="leave out `generate`, which takes minutes")
+    made.add_argument("--rounds", type=int, default=5, help="rollouts of each side against vLLM")
     args = made.parse_args()
     policy, engine = policy_of(args), TransformersEngine()
     table, machine = Table(args, policy), Machine.measured(policy.dtype)
     table.stage.attach(engine, policy)
     episodes, seconds = measured(table, engine)
-    unique, sampled = (
-        unique_tokens(groups_of(episodes, args.size)),
-        sum(len(t.action_ids) for e in episodes for t in e.turns),
-    )
-    steps = sum(
-        max(len(e.turns[k].action_ids) for e in episodes if len(e.turns) > k)
-        for k in range(max(len(e.turns) for e in episodes))
-    )
+    computed, unique = engine.cost.computed_tokens, unique_tokens(groups_of(episodes, args.size))
     print(described(episodes, args.size))
     print(machine)
     print(
         f"ours: {seconds['rollout']:.2f} s ({', '.join(f'{k} {v:.2f}' for k, v in seconds.items() if k != 'rollout')})"
     )
-    print(
-        f"floor: {floor(policy, engine, machine, sampled, steps):.2f} s for {engine.cost.computed_tokens} tokens, {steps} steps"
-    )
+    passes = [table.clock.calls[part] for part in ("prefill", "step")]
+    print(f"{computed} tokens computed in {passes[0]} passes of prefill and {passes[1]} of decoding")
+    print(f"floor: {floor(policy, computed, machine, episodes):.2f} s")
     ratios = {}
     if not args.skip_generate:
         theirs = against_generate(policy, episodes, args.dtype) + seconds["environments"]
         ratios["naive_generate"] = theirs / seconds["rollout"]
     if importlib.util.find_spec("vllm"):
-        ours = seconds["rollout"] / sum(len(e.turns) for e in episodes)
-        ratios["vllm"] = with_vllm(table, policy, args.size) / ours
+        ratios["vllm"] = against_vllm(table, policy, engine, args.size, args.rounds)
     table.stage.close()
     result = {
         "ratios": {name: round(value, 2) for name, value in ratios.items()},
-        "tokens_per_unique": round(engine.cost.computed_tokens / unique, 3),
+        "tokens_per_unique": round(computed / unique, 3),
         "seconds": {part: round(value, 2) for part, value in seconds.items()},
         "torch": torch.__version__,
     }

@@ -48,9 +48,14 @@ def policy_of(args: argparse.Namespace) -> CausalLMPolicy:
 
 @dataclass
 class Clock:
-    """Seconds by part, of methods that are watched."""
+    """Seconds and calls by part, of methods that are watched."""
 
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    def clear(self) -> None:
+        self.seconds.clear()
+        self.calls.clear()
 
     def watch(self, thing: Any, part: str, *methods: str) -> None:
         """Count the time spent in some methods of an object."""
@@ -72,6 +77,7 @@ class Clock:
             yield
         finally:
             self.seconds[part] += time.perf_counter() - begun
+            self.calls[part] += 1
 
 
 class Table:

@@ -18,6 +18,7 @@ from lit_agents.policy.chat import ChatFormat
 from lit_agents.policy.lm_head import scored
 from lit_agents.policy.loading import kv_heads, load_model, read, shapes_of, window
 from lit_agents.policy.lora import LoRA, add_adapters
+from lit_agents.policy.packed import pack_frozen
 from lit_agents.policy.weights import PACKAGED, find_weights, weights_hash
 from lit_agents.types import TokenTree
 
@@ -104,6 +105,7 @@ class CausalLMPolicy(nn.Module):
             self.model, self.takes_trees = load_model(self.folder, self.weights, self.dtype, self.token_trees)
         if self.lora is not None:
             add_adapters(self.hf, self.lora)
+            pack_frozen(self.hf)
         if self.gradient_checkpointing:
             name = "activation_checkpointing_enable"  # transformers renamed it after 5.19
             getattr(self.hf, name, self.hf.gradient_checkpointing_enable)({"use_reentrant": False})

@@ -41,10 +41,11 @@ def load_model(folder: Path, name: str, dtype: torch.dtype, token_trees: bool) -
     Raises:
         BadInput: it cannot be loaded, or does something to its logits that we would not do.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     models: Any = AutoModelForCausalLM
-    how = {"dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
+    config = without_dropout(read(name, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False)))
+    how = {"config": config, "dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
     if token_trees:
         register()
         try:
@@ -61,23 +62,38 @@ def load_model(folder: Path, name: str, dtype: torch.dtype, token_trees: bool) -
     return model, False
 
 
+def without_dropout(config: Any) -> Any:
+    """The configuration with every rate of dropout at 0: sampler, trainer and reference must be one function."""
+    for part in (config, config.get_text_config()):
+        for name, value in list(vars(part).items()):
+            if "drop" in name and isinstance(value, float):
+                setattr(part, name, 0.0)
+    return config
+
+
 @torch.no_grad()
 def refuse_other_logits(model: Any, name: str) -> None:
     """Logits are computed from hidden states where they are needed, so nothing may come behind the LM head.
 
     Raises:
-        BadInput: the model caps or scales its logits.
+        BadInput: the model caps or scales its logits, or computes otherwise in training.
     """
     ids = torch.arange(3, 19, device=model.device)[None]
     ours = model.config._attn_implementation
     if ours == ATTENTION:
         model.set_attn_implementation("sdpa")
     theirs = model(input_ids=ids, use_cache=False).logits.float()
+    model.train()
+    trained = model(input_ids=ids, use_cache=False).logits.float()
+    model.eval()
     mine = model.get_output_embeddings()(model.base_model(input_ids=ids, use_cache=False).last_hidden_state).float()
     if ours == ATTENTION:
         model.set_attn_implementation(ours)
     if not torch.allclose(mine, theirs, rtol=1e-4, atol=1e-6):  # bit for bit in fact
         reason = "does more to its logits than its LM head (a cap or a scale), which would be left out here."
+        raise BadInput(name, reason, "Choose another model.")
+    if not torch.allclose(trained, theirs, rtol=1e-4, atol=1e-6):
+        reason = "computes otherwise in training than in sampling (noise, or a dropout that its configuration does not name)."
         raise BadInput(name, reason, "Choose another model.")
 
 
@@ -88,7 +104,7 @@ def shapes_of(folder: Path, name: str, dtype: torch.dtype) -> Any:
     models: Any = AutoModelForCausalLM
     register()
     with torch.device("meta"):
-        config = read(name, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        config = without_dropout(read(name, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False)))
         return models.from_config(config, dtype=dtype, attn_implementation=ATTENTION, trust_remote_code=False)
 
 

@@ -15,6 +15,7 @@ from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.engine import transformers as engine_module
 from lit_agents.policy.engine.base import Request, Sampled
+from lit_agents.policy.engine.prefix_trie import PrefixTrie
 from lit_agents.policy.engine.transformers import TransformersEngine
 from lit_agents.policy.sampling import Sampling, stream
 from tests.policy.asking import answers
@@ -219,9 +220,41 @@ def test_an_error_on_the_way_leaves_nothing_half_computed(policy: CausalLMPolicy
     with monkeypatch.context() as patch:
         patch.setattr(policy, "hidden", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            answers(engine, [asked], sampling)
+            engine.generate([asked], sampling)
     (found,) = answers(engine, [Request(0, (1, 2, 3), stream(0))], sampling)
     assert [found] == answers(engine_for(policy), [Request(0, (1, 2, 3), stream(0))], sampling)
+
+
+@pytest.mark.parametrize("moment", range(0, 60, 7))
+def test_an_interrupt_while_actions_are_under_way_leaves_nothing_of_them(
+    policy: CausalLMPolicy, monkeypatch: pytest.MonkeyPatch, moment: int
+):
+    engine, sampling = engine_for(policy, stragglers=0.9), Sampling(max_tokens=9)
+    engine.generate([Request(s, (s, 2, 3), stream(s)) for s in range(4)], sampling)
+    assert engine._open
+    left, new = [moment], PrefixTrie._new
+
+    def interrupted(trie: PrefixTrie, key: tuple[int, int]) -> int:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return new(trie, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PrefixTrie, "_new", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            answers(engine, [Request(s, tuple(range(s, 30)), stream(s)) for s in range(4, 8)], Sampling(max_tokens=9))
+    asked = [[Request(s, tuple(range(s, 20)), stream(s)) for s in range(8)] for _ in range(2)]
+    assert answers(engine, asked[0], sampling) == answers(engine_for(policy, stragglers=0.9), asked[1], sampling)
+
+
+def test_a_conversation_that_is_too_long_is_an_error_and_leaves_no_node(policy: CausalLMPolicy):
+    engine, sampling = TransformersEngine(), Sampling(max_tokens=2)
+    engine.attach(policy, 2, 8)
+    with pytest.raises(IndexError, match="longer than 8 tokens"):
+        engine.generate([Request(0, tuple(range(9)), stream(0))], sampling)
+    asked = [Request(1, (0, 1, 2, 3, 4, 5, 8), stream(1)) for _ in range(2)]
+    assert answers(engine, asked[:1], sampling) == answers(engine_for(policy), asked[1:], sampling)
 
 
 def test_a_conversation_the_engine_knows_otherwise_is_refused_until_it_is_released(policy: CausalLMPolicy):
@@ -243,6 +276,10 @@ def test_an_action_under_way_is_not_asked_for_again_and_ends_with_its_conversati
     (late, *_) = [s for s in range(4) if s not in said]
     with pytest.raises(RuntimeError, match=f"conversation {late} has an action under way"):
         engine.generate([Request(late, (*engine._trie.ids(late), 1), stream(late))], sampling)
+    with pytest.raises(RuntimeError, match="sampling changes"):
+        engine.generate([], Sampling(max_tokens=8))
+    with pytest.raises(RuntimeError, match="two actions at once"):
+        engine.generate([Request(5, (1, 2), stream(0)), Request(5, (1, 2), stream(1))], sampling)
     engine.release([late])
     (found,) = engine_for(policy).generate([Request(late, (9, 9), stream(5))], sampling).values()
     engine.release(range(4))
@@ -250,10 +287,10 @@ def test_an_action_under_way_is_not_asked_for_again_and_ends_with_its_conversati
     assert engine.generate([Request(late, (9, 9), stream(5))], sampling) == {late: found}
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.0])
-def test_a_share_that_is_none_is_refused(share: float):
-    with pytest.raises(BadInput, match=r"data\.engine\.stragglers"):
-        TransformersEngine(stragglers=share)
+@pytest.mark.parametrize("setting", [{"stragglers": -0.1}, {"stragglers": 1.0}, {"prefill_tokens": 0}])
+def test_settings_of_the_engine_that_cannot_be_are_refused(setting: dict[str, float]):
+    with pytest.raises(BadInput, match=rf"data\.engine\.{next(iter(setting))}"):
+        TransformersEngine(**setting)  # type: ignore[arg-type]
 
 
 def test_after_new_weights_nothing_computed_with_the_old_ones_is_left(policy: CausalLMPolicy):

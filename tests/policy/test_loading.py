@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from lit_agents.errors import BadInput
 from lit_agents.policy.attention import FlexTreeAttention, TreeAttention
@@ -95,7 +96,7 @@ def test_without_trees_scores_gradients_and_actions_are_those_with_them(tmp_path
         torch.testing.assert_close(p.grad, without.trainable[name].grad, rtol=1e-4, atol=1e-6)
     said = []
     for policy in (with_trees, without):
-        engine = TransformersEngine()
+        engine = TransformersEngine(stragglers=0.9)
         engine.attach(policy, 4, 64)
         asked = [Request(s, (5, 6, 7 + s // 2), stream(s)) for s in range(4)]
         first = answers(engine, asked, Sampling(max_tokens=5))
@@ -131,6 +132,33 @@ def test_a_model_whose_logits_are_not_those_of_its_head_is_refused(kind, setting
     for token_trees in (True, False):
         with pytest.raises(BadInput, match="a cap or a scale"):
             loaded(folder, token_trees=token_trees)
+
+
+@pytest.mark.parametrize("token_trees", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("gpt2", {"num_key_value_heads": 4, "resid_pdrop": 0.3, "embd_pdrop": 0.3, "attn_pdrop": 0.3}),
+        ("opt", {"num_key_value_heads": 4, "dropout": 0.3, "layerdrop": 0.3, "ffn_dim": 48, "word_embed_proj_dim": 32}),
+        ("phi3", {"resid_pdrop": 0.3}),
+        ("llama", {"attention_dropout": 0.5}),
+    ],
+)
+def test_a_model_with_dropout_is_one_function_in_sampling_and_in_training(kind, settings, token_trees, tmp_path):
+    policy = loaded(folder_of(tmp_path, kind, **settings), token_trees=token_trees)
+    assert policy.takes_trees == token_trees and policy.hf.training
+    tree = token_tree(shared_beginnings(4))
+    with torch.no_grad():
+        one, other = (policy.score(tree, 1.0).logprobs_BA for _ in range(2))
+        policy.eval()
+        assert torch.equal(one, other) and torch.equal(one, policy.score(tree, 1.0).logprobs_BA)
+
+
+def test_a_model_with_noise_of_its_own_in_training_is_refused(tmp_path, monkeypatch):
+    plain = LlamaMLP.forward
+    monkeypatch.setattr(LlamaMLP, "forward", lambda self, x: plain(self, x * 1.01 if self.training else x))
+    with pytest.raises(BadInput, match="otherwise in training than in sampling"):
+        loaded(folder_of(tmp_path, "llama"))
 
 
 def test_the_plain_way_agrees_with_one_conversation_at_a_time(tmp_path):

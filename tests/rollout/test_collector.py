@@ -159,6 +159,14 @@ def test_a_player_that_never_answers_is_an_error_and_its_episodes_are_over(chat:
     assert player.finished == [0, 1]
 
 
+def test_an_error_while_actions_are_under_way_ends_every_episode(chat: ChatFormat, monkeypatch):
+    player, pool = Hesitant(chat, lambda key: ["look"]), LocalPool(Stage())
+    monkeypatch.setattr(pool, "step", lambda moves: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Collector(pool, chat, Limits(concurrent=3), 20).collect([job(str(i)) for i in range(5)], player)
+    assert len(player.asked) == 2 and player.finished == [0, 1, 2]
+
+
 def test_progress_counts_every_episode_once(chat: ChatFormat):
     ended: list[int] = []
     player = Scripted(chat, lambda key: ["look", "win"])

@@ -1,7 +1,7 @@
 """The engine contract: token ids in, sampled token ids and their log-probabilities out.
 
 Every request carries the whole conversation; what an engine remembers of earlier turns (KV caches, prefixes) is its own
-business and never changes what comes out.
+business and never changes what comes out. Between calls it may hold actions that are half sampled.
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ class Engine(ABC):
 
     @abstractmethod
     def release(self, sessions: Iterable[int]) -> None:
-        """These conversations are over."""
+        """These conversations are over; an action of theirs that is under way never comes."""
 
     @abstractmethod
     def refresh(self) -> None:
-        """The policy's weights have changed: forget everything computed with the old ones."""
+        """The policy's weights have changed: forget everything computed with the old ones, and actions under way."""
 
     def rest(self) -> None:
         """No action is wanted for a while: give back memory that the trainer can use. The next `generate` takes it again."""

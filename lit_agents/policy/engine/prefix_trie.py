@@ -20,10 +20,12 @@ class PrefixTrie:
     def __init__(self, sessions: int, context: int) -> None:
         self._paths = np.zeros((sessions, context), dtype=np.int64)
         self._ids: list[list[int]] = [[] for _ in range(sessions)]
-        self._users = [0] * (sessions * context)
         self._children: dict[tuple[int, int], int] = {}  # (parent or -1, token) -> node
-        self._entry: list[tuple[int, int]] = [(0, 0)] * (sessions * context)  # the key of each node in there
-        self._free = list(range(sessions * context - 1, -1, -1))  # the lowest first, so that no more memory is touched
+        self._entry: list[tuple[int, int]] = []  # the key of each node in there
+        self._users: list[int] = []
+        self._free: list[
+            int
+        ] = []  # nodes that were given back; they are taken first, so that no more memory is touched
 
     def ids(self, session: int) -> list[int]:
         """The tokens of a conversation that are in the trie."""
@@ -40,16 +42,28 @@ class PrefixTrie:
             IndexError: the conversation is longer than the context.
         """
         ids = self._ids[session]
+        if len(ids) == self._paths.shape[1]:
+            raise IndexError(f"conversation {session} is longer than {len(ids)} tokens")
         key = (int(self._paths[session, len(ids) - 1]) if ids else -1, token)
         node = self._children.get(key, -1)
         made = node < 0
         if made:
-            node = self._free.pop()
-            self._children[key], self._entry[node] = node, key
+            node = self._new(key)
         self._paths[session, len(ids)] = node
         self._users[node] += 1
         ids.append(token)
         return made
+
+    def _new(self, key: tuple[int, int]) -> int:
+        if self._free:
+            node = self._free.pop()
+            self._entry[node] = key
+        else:
+            node = len(self._users)
+            self._entry.append(key)
+            self._users.append(0)
+        self._children[key] = node
+        return node
 
     def release(self, session: int) -> None:
         """A conversation is over; what no other one has in common with it is free."""

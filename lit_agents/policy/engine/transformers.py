@@ -45,24 +45,31 @@ class TransformersEngine(Engine):
         stragglers: share of the actions under way that `generate` does not wait for. 0 finishes every turn before the next.
 
     Raises:
-        BadInput: a share that is none.
+        BadInput: no token at once, or a share that is none.
     """
 
     def __init__(self, prefill_tokens: int = 4096, stragglers: float = 0.2) -> None:
+        if prefill_tokens < 1:
+            raise BadInput("data.engine.prefill_tokens", f"{prefill_tokens} is not above 0.", "Use 4096.")
         if not 0 <= stragglers < 1:
             reason = f"{stragglers} is not at least 0 and below 1."
             raise BadInput("data.engine.stragglers", reason, "Use 0.2, or 0 to wait for all.")
         self.prefill_tokens, self.stragglers = prefill_tokens, stragglers
         self.cost = EngineCost()
+        self._sampling = Sampling()  # of the actions under way
 
     def attach(self, policy: CausalLMPolicy, sessions: int, context: int) -> None:
         """See `Engine`."""
         self._policy, self._sessions, self._context = policy, sessions, context
-        self._trie = PrefixTrie(sessions, context)
-        self._open: dict[int, _Action] = {}  # by session; of their tokens only the newest has not been computed
+        self._forget()
         if policy.takes_trees:
             self._folds = policy.config.num_attention_heads // kv_heads(policy.config)
             self._cache = self._make_cache()
+
+    def _forget(self) -> None:
+        """Whatever is in the cache, nobody knows of it."""
+        self._trie = PrefixTrie(self._sessions, self._context)
+        self._open: dict[int, _Action] = {}  # by session; of their tokens only the newest has not been computed
 
     def _make_cache(self) -> KVCache:
         """Where the weights are."""
@@ -80,7 +87,7 @@ class TransformersEngine(Engine):
 
     def refresh(self) -> None:
         """See `Engine`."""
-        self.release(range(self._sessions))
+        self._forget()
         if self._policy.takes_trees and self._cache.keys.device != self._policy.device:
             self._cache = self._make_cache()  # Lightning moves the weights after it has set up the data
 
@@ -89,8 +96,14 @@ class TransformersEngine(Engine):
         """See `Engine`.
 
         Raises:
-            RuntimeError: a request does not continue what is known of its conversation, or its action is still under way.
+            RuntimeError: a request does not continue what is known of its conversation, is made twice, or before the action
+                asked for last is complete; or the sampling changes in the middle of actions.
         """
+        if len({request.session for request in requests}) < len(requests):
+            raise RuntimeError("a conversation is asked for two actions at once")
+        if self._open and sampling != self._sampling:
+            raise RuntimeError("the sampling changes while actions are under way")
+        self._sampling = sampling
         for request in requests:
             known = self._trie.ids(request.session)
             if list(request.ids[: len(known)]) != known or len(known) == len(request.ids):
@@ -101,7 +114,7 @@ class TransformersEngine(Engine):
             with self._policy.precision():
                 return self._go_on(requests, sampling)
         except BaseException:  # some tokens may be in the trie that were never computed
-            self.release(range(self._sessions))
+            self._forget()
             raise
 
     def _go_on(self, requests: Sequence[Request], sampling: Sampling) -> dict[int, Sampled]:
@@ -129,26 +142,30 @@ class TransformersEngine(Engine):
         Returns:
             (R, V) logits of the next token, and which sessions each row of them is for.
         """
-        rows: list[Row] = []
-        ends: list[int] = []  # where in there the last token of each talk is
         talks: dict[int, list[int]] = {}  # last node -> sessions: what is equal is one
         for session in sorted(self._open, key=self._trie.ids):  # the trie's depth-first order
-            path = self._trie.path(session)
-            talk = talks.setdefault(int(path[-1]), [])
-            if not talk:
-                count = max(new.get(session, 0), 1)  # all of it may be known, but not what comes next
-                rows += [(session, place) for place in range(len(path) - count, len(path))]
-                ends.append(len(rows) - 1)
-            talk.append(session)
-        temperature, sessions = sampling.temperature or 1.0, [talk[0] for talk in talks.values()]
-        if not self._policy.takes_trees:
-            return self._policy.logits(self._read_again(sessions), temperature), list(talks.values())
+            talks.setdefault(int(self._trie.path(session)[-1]), []).append(session)
+        sessions = [talk[0] for talk in talks.values()]
+        hidden = self._ends(sessions, new) if self._policy.takes_trees else self._read_again(sessions)
+        return self._policy.logits(hidden, sampling.temperature or 1.0), list(talks.values())
+
+    def _ends(self, sessions: Sequence[int], new: Mapping[int, int]) -> Tensor:
+        """(R, H) hidden states of the last tokens of conversations of which some are new, in pieces."""
+        counts = [max(new.get(session, 0), 1) for session in sessions]  # all may be known, but not what comes next
+        order = sorted(range(len(sessions)), key=lambda r: counts[r] > 1)  # what is as long is attended together
+        rows: list[Row] = []
+        ends: list[int] = []  # where in there the last tokens are, in that order
+        for r in order:
+            length = len(self._trie.ids(sessions[r]))
+            rows += [(sessions[r], place) for place in range(length - counts[r], length)]
+            ends.append(len(rows) - 1)
         hidden = []
         for start in range(0, len(rows), self.prefill_tokens):
             piece = rows[start : start + self.prefill_tokens]
             out = self._forward(piece, self._blocks(piece))
             hidden.append(out[[end - start for end in ends if start <= end < start + len(piece)]])
-        return self._policy.logits(torch.cat(hidden), temperature), list(talks.values())
+        back = torch.tensor(order, device=self._policy.device).argsort()
+        return torch.cat(hidden)[back]
 
     def _extend(self, request: Request) -> int:
         """Add a request's new tokens to its conversation; how many of them nobody has computed."""
