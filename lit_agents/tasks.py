@@ -1,7 +1,8 @@
 """Make and check a set of tasks: ``python -m lit_agents.tasks textworld --spec w2-o3-q4 --split train --count 500``.
 
 The first argument is a module of `lit_agents.environment` that holds one environment, or the class path of any other;
-the environment's own arguments are flags too.
+the environment's own arguments are flags too. What must be fetched first is fetched, with --spec or without:
+``python -m lit_agents.tasks alfworld --source PATH_OR_URL``.
 """
 
 from __future__ import annotations
@@ -103,9 +104,9 @@ def main(args: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if args is None else args)
     name = given[0] if given and not given[0].startswith("-") else ""
     parser = ArgumentParser(prog=f"python -m lit_agents.tasks {name or 'ENVIRONMENT'}", description=__doc__)
-    parser.add_argument("--spec", required=True, help="family of tasks, e.g. w2-o3-q4")
+    parser.add_argument("--spec", type=str | None, default=None, help="family of tasks, e.g. w2-o3-q4")
     parser.add_argument("--split", default="train", help="train, sft, validation or test")
-    parser.add_argument("--count", type=int, required=True, help="how many tasks, from the first one on")
+    parser.add_argument("--count", type=int | None, default=None, help="how many tasks, from the first one on")
     try:
         if not name:
             parser.print_help()
@@ -114,7 +115,15 @@ def main(args: Sequence[str] | None = None) -> int:
         parser.add_class_arguments(kind)
         options = parser.parse_args(given[1:]).as_dict()
         spec, split, count = (options.pop(key) for key in ("spec", "split", "count"))
-        print(make_tasks(kind(**options), spec, split, count))
+        environment = kind(**options)
+        if installed := environment.install():
+            print(installed)
+        if spec is not None and count is not None:
+            print(make_tasks(environment, spec, split, count))
+        elif spec is not None or count is not None or not installed:
+            raise BadInput(
+                "--spec and --count", "both are needed to name tasks.", "For instance --spec w2-o3-q4 --count 100."
+            )
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2

@@ -48,6 +48,14 @@ class Transition:
 class TextEnvironment(ABC):
     """A world that is played by text."""
 
+    def install(self) -> str:
+        """Fetch what its arguments name, once, before tasks are taken from it; says what there is then, or nothing.
+
+        Raises:
+            BadInput: it cannot be had, or is not what it should be.
+        """
+        return ""
+
     @abstractmethod
     def tasks(self, spec: str, split: str, count: int) -> list[Task]:
         """The first ``count`` tasks of a split, always the same ones in the same order, made first if they are not there.

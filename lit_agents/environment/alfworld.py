@@ -1,0 +1,257 @@
+"""ALFWorld: household tasks in text, of six types, in the official splits.
+
+``official-all`` names all official games, ``official-heat``, ``official-heat+cool+clean+pick`` those of some types; the types are
+pick (and place), look (at an object in the light of a lamp), clean, heat, cool (and place) and two (of a kind, and place).
+``generated-...`` are games made from the alfworld package alone, types in turns; ``mixed-...`` are the official ones first, then
+generated ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from lit_agents.download import check_sha256, fetched
+from lit_agents.environment.alfworld_files import GAME, TYPES, Row, human_goals, read_index, unpack
+from lit_agents.environment.alfworld_generate import generated
+from lit_agents.environment.base import Start, TextEnvironment, Transition
+from lit_agents.errors import BadInput
+from lit_agents.paths import cache_folder
+from lit_agents.types import Task
+
+if TYPE_CHECKING:
+    from lit_agents.environment.alfworld_play import Game
+
+PROMPT = """\
+You are in a house and have a task. Reply with one command, such as: go to desk 1
+Commands: go to, open, close, take .. from, move .. to, use, heat .. with, clean .. with, cool .. with, examine, inventory, look
+Task: {goal}
+{state}"""
+CUE = "\nCommand:"
+OBSERVATION_FORMAT = "1"
+"""To be raised with any change of what the agent is shown."""
+GRAMMAR = "last line that is not empty, one of the game's commands; 1"
+SPLITS = {"train": "train", "sft": "train", "validation": "valid_train", "test": ""}
+"""Official games behind our splits. ``sft`` takes from the end of a fixed random order, ``train`` from its beginning."""
+FIRST_SEED = {"test": 1, "validation": 20_001, "train": 30_001, "sft": 40_001}
+"""Of the generated games of each split, which has up to 10,000 of each type."""
+
+
+class AlfWorld(TextEnvironment):
+    """ALFWorld's text games. Needs the extra ``[alfworld]``.
+
+    Args:
+        folder: where games are; by default ``alfworld`` in the package's cache.
+        source: archives of the official games, paths or URLs, for ``python -m lit_agents.tasks alfworld --source ...``.
+        sha256: of the archive, if it is one, and to be checked.
+        goal: the game's own sentence, or one that a person wrote for this task (always the same one).
+        admissible: tell the possible commands in every observation, or not (as in the paper).
+        score: what rises: at the win alone; or with every step nearer to it than any before, measured by the planner, so that
+            undoing and redoing pays nothing. Both are 1 in all at the win.
+        test_split: official games that results are reported on: rooms that training has, or others.
+        workers: processes that make games; by default one per core.
+    """
+
+    def __init__(
+        self,
+        folder: str | None = None,
+        source: list[str] | None = None,
+        sha256: str = "",
+        goal: Literal["template", "human"] = "template",
+        admissible: Literal["hidden", "shown"] = "hidden",
+        score: Literal["win", "plan"] = "win",
+        test_split: Literal["valid_unseen", "valid_seen"] = "valid_unseen",
+        workers: int | None = None,
+    ) -> None:
+        self._folder, self._source, self._sha256, self._workers = folder, source, sha256, workers
+        self._goal, self._admissible, self._score, self._test_split = goal, admissible, score, test_split
+        self._game: Game | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where games are: ``official`` and ``generated``."""
+        return Path(self._folder).expanduser() if self._folder else cache_folder("alfworld")
+
+    @property
+    def official(self) -> Path:
+        """Where the official games are."""
+        return self.folder / "official"
+
+    def install(self) -> str:
+        """Unpack ``source``; how many games there are then."""
+        if not self._source:
+            return ""
+        if self._sha256 and len(self._source) > 1:
+            raise BadInput("sha256", "it is of one archive, and there are several.", "Name one archive at a time.")
+        archives = []
+        for named in self._source:
+            if "://" in named:
+                archives.append(fetched(named, cache_folder("downloads"), self._sha256))
+                continue
+            archives.append(Path(named).expanduser())
+            if not archives[-1].is_file():
+                raise BadInput(named, "there is no such file.", "Name an archive, or its URL.")
+            check_sha256(archives[-1], self._sha256, named)
+        rows = unpack(archives, self.official)
+        counts = {
+            split: sum(r.split == split and not r.fault for r in rows) for split in dict.fromkeys(r.split for r in rows)
+        }
+        said = ", ".join(f"{count} of {split}" for split, count in counts.items())
+        faults = [f"{row.split}/{row.name}: {row.fault}" for row in rows if row.fault]
+        left_out = f"; {len(faults)} left out, e.g. {faults[0]}" if faults else ""
+        return f"{self.official}: {said}{left_out}"
+
+    def tasks(self, spec: str, split: str, count: int) -> list[Task]:
+        """Official games in a fixed random order; generated ones by seed, types in turns."""
+        source, kinds = _parsed(spec)
+        if split not in SPLITS:
+            raise BadInput("split", f"there is no {split!r}.", f"Choose one of {', '.join(SPLITS)}.")
+        _must_be_installed()
+        found: list[tuple[Path, Row]] = []
+        if source != "generated":
+            found = [(self.official, row) for row in self._official(split, kinds)[:count]]
+        if source != "official" and len(found) < count:
+            found += [(self.folder / "generated", row) for row in self._generated(split, kinds, count - len(found))]
+        if count > len(found):
+            raise BadInput(
+                "count", f"{spec} has {len(found)} games for {split}, not {count}.", "Ask for fewer, or more types."
+            )
+        return [self._task(spec, split, root / row.split / row.name / GAME, row) for root, row in found]
+
+    def _official(self, split: str, kinds: Sequence[str]) -> list[Row]:
+        source = SPLITS[split] or self._test_split
+        rows = [row for row in read_index(self.official) if row.split == source and row.kind in kinds and not row.fault]
+        return sorted(rows, key=lambda row: hashlib.sha256(row.name.encode()).digest(), reverse=split == "sft")
+
+    def _generated(self, split: str, kinds: Sequence[str], count: int) -> list[Row]:
+        if count > 10_000 * len(kinds):
+            raise BadInput("count", f"a split has 10,000 generated games of each type, not {count}.", "Ask for fewer.")
+        wanted = [(kinds[i % len(kinds)], FIRST_SEED[split] + i // len(kinds)) for i in range(count)]
+        return generated(self.folder / "generated" / split, wanted, self._workers or os.cpu_count() or 1)
+
+    def _task(self, spec: str, split: str, path: Path, row: Row) -> Task:
+        if not path.is_file():
+            raise BadInput(str(path), "it is in the index, but not there.", "Unpack or make the games again.")
+        rewards = row.steps if self._score == "plan" else 1
+        labels = {"type": row.kind, "scene": row.scene, "source": row.split, "plan_length": str(row.steps)}
+        return Task(spec, row.name, split, str(path), row.sha256, rewards, labels)
+
+    def reset(self, task: Task) -> Start:
+        """Read the game, unless it is the one that was played last, and begin it."""
+        from lit_agents.environment.alfworld_play import Game
+
+        path = Path(task.path)
+        if self._game is None or self._game.path != path:
+            if not path.is_file():
+                raise BadInput(str(path), "there is no such game.", "Unpack the games again.")
+            if task.sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != task.sha256:
+                raise BadInput(str(path), "it is not as it was when it was indexed.", "Unpack the games again.")
+            self._game = Game(path)
+        first = self._game.start()
+        self._best = self._planned = self._left() if self._score == "plan" else 0  # commands to the win
+        self._over = False
+        state = first.partition("\n\n")[2].partition("\n\nYour task is to:")[0]
+        return Start(PROMPT.format(goal=self._sentence(path, self._game.goal), state=state) + self._cue())
+
+    def _sentence(self, path: Path, own: str) -> str:
+        if self._goal == "template":
+            return own
+        written = human_goals(path)
+        if not written:
+            raise BadInput(str(path), "no person wrote a goal for it.", 'Set goal to "template".')
+        return written[
+            int.from_bytes(hashlib.sha256(str(path.parent.name).encode()).digest()[:4], "big") % len(written)
+        ]
+
+    def step(self, action: str) -> Transition:
+        """Play the last line of the action that is not empty."""
+        game = self._playing()
+        if self._over:
+            raise RuntimeError("the episode is over")
+        lines = [" ".join(line.split()) for line in action.splitlines() if line.strip()]
+        told, possible = game.step(lines[-1].removesuffix(".") if lines else "")
+        self._over = game.won
+        if self._score == "plan" and possible:
+            self._best = min(self._best, self._left())
+        score = 1.0 - self._best / self._planned if self._score == "plan" else float(game.won)
+        observation = " ".join(told.split()) + ("" if game.won else self._cue())
+        return Transition(observation, score, game.won, won=game.won, valid=possible)
+
+    def _left(self) -> int:
+        """Commands of the planner's to the win."""
+        game = self._playing()
+        if game.won:
+            return 0
+        plan = game.plan()
+        if not plan:
+            raise RuntimeError(f"{game.path}: the planner finds no way to win from here")
+        return len(plan)
+
+    def _cue(self) -> str:
+        if self._admissible == "hidden":
+            return CUE
+        commands = [c for c in self._playing().commands if c != "help"]
+        return f"\nPossible: {', '.join(commands)}{CUE}"
+
+    def close(self) -> None:
+        """Forget the game; the planner's library stays with the process."""
+        self._game = None
+
+    def expert_action(self) -> str | None:
+        """The planner's next command."""
+        plan = self._playing().plan()
+        return plan[0] if plan else None
+
+    def admissible_actions(self) -> list[str]:
+        """All commands that the game lists now."""
+        return self._playing().commands
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """What of the package, the goal, the score and the observations makes results comparable."""
+        _must_be_installed()
+        for name in ("textworld.envs.pddl", "fast_downward", "alfworld.agents.utils.misc"):
+            importlib.import_module(name)  # once for all sessions
+        return {
+            "alfworld": version("alfworld"),
+            "textworld": version("textworld"),
+            "observation": OBSERVATION_FORMAT,
+            "commands": GRAMMAR,
+            "admissible": self._admissible,
+            "goal": self._goal,
+            "score": self._score,
+        }
+
+    def _playing(self) -> Game:
+        if self._game is None:
+            raise RuntimeError("no episode is under way")
+        return self._game
+
+
+def _parsed(spec: str) -> tuple[str, list[str]]:
+    """Where games come from, and their types."""
+    known = list(TYPES.values())
+    source, _, names = spec.partition("-")
+    kinds = known if names == "all" else names.split("+")
+    if source not in ("official", "generated", "mixed") or not set(kinds) <= set(known) or len(set(kinds)) < len(kinds):
+        reason = f"{spec!r} is not official-, generated- or mixed- and all, or types of {', '.join(known)} joined by +."
+        raise BadInput("spec", reason, "For instance official-heat+cool, or generated-all.")
+    return source, kinds
+
+
+def _must_be_installed() -> None:
+    """Looked for only, where tasks are made; imported where they are played."""
+    for name in ("alfworld", "fast_downward"):
+        found = None
+        with suppress(ImportError):
+            found = find_spec(name)
+        if found is None:
+            raise BadInput(
+                name, "it is not installed.", 'Run: pip install "lit_agents[alfworld]" (its planner is GPL-3).'
+            )

@@ -1,0 +1,92 @@
+"""The planning problem of a game as its planner takes it; translating takes .15 s and more, so it is kept on disk."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+from lit_agents.paths import cache_folder
+
+FORMAT = "1"
+"""To be raised with any change of what is kept."""
+REMEMBERED = 8
+"""Translations of 2 MB that a process keeps besides."""
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What a game needs of it. Nothing in here is changed by playing."""
+
+    sas: str
+    """The problem in the planner's own format."""
+    objects: Mapping[str, str]
+    """Everything there is, and its type."""
+    types: Sequence[tuple[str, Sequence[str]]]
+    """Each type and those above it."""
+    facts: Sequence[tuple[str, Sequence[str]]]
+    """What holds at first and never changes: predicate and arguments."""
+    parameters: Mapping[str, Sequence[tuple[str, str]]]
+    """Name and type of the parameters of each action."""
+
+
+def translation(domain: str, problem: str, optimize: bool) -> Translation:
+    """From memory, from disk, or made now.
+
+    Args:
+        domain: the rules.
+        problem: objects, first state and goal.
+        optimize: for planning: without what the goal does not need. Such a translation cannot be played.
+
+    Raises:
+        Exception: of many kinds, from the translator: a goal that nothing can reach, or a problem that is none.
+    """
+    key = hashlib.sha256("\0".join((FORMAT, domain, problem, str(optimize))).encode()).hexdigest()
+    return _translation(key, domain, problem, optimize)
+
+
+@lru_cache(REMEMBERED)
+def _translation(key: str, domain: str, problem: str, optimize: bool) -> Translation:
+    path = cache_folder("alfworld") / "translations" / key[:2] / f"{key}.json.gz"
+    with suppress(OSError, EOFError, ValueError, TypeError):  # whatever is wrong with it, it can be made again
+        return Translation(**json.loads(gzip.decompress(path.read_bytes())))
+    made = _made(domain, problem, optimize)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(gzip.compress(json.dumps(asdict(made)).encode(), compresslevel=3, mtime=0))
+    os.replace(file.name, path)
+    # what comes from disk has lists where this has tuples; all see the same
+    return Translation(**json.loads(json.dumps(asdict(made))))
+
+
+def _made(domain: str, problem: str, optimize: bool) -> Translation:
+    arguments = sys.argv
+    try:
+        task, sas = importlib.import_module("fast_downward").pddl2sas(domain, problem, optimize=optimize)
+    finally:
+        sys.argv = arguments  # the translator takes its options from there
+    facts = [] if optimize else [fact for atom in task.init if (fact := _fact(atom))]
+    return Translation(
+        sas,
+        {o.name: o.type_name for o in task.objects},
+        [(kind.name, list(kind.supertype_names)) for kind in task.types],
+        facts,
+        {action.name: [(p.name, p.type_name) for p in action.parameters] for action in task.actions},
+    )
+
+
+def _fact(atom: Any) -> tuple[str, list[str]] | None:
+    """An atom of the first state, or what an assignment of it says unless that is a number."""
+    if hasattr(atom, "predicate"):
+        return None if atom.predicate == "=" else (atom.predicate, list(atom.args))
+    name = str(atom.expression.value)
+    return None if atom.fluent.symbol == "total-cost" or name.isdigit() else (name, list(atom.fluent.args))

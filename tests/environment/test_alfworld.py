@@ -1,0 +1,276 @@
+"""ALFWorld on games made here: played as the package's own environment plays them, only faster."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lit_agents.environment import alfworld_translation
+from lit_agents.environment.alfworld import AlfWorld
+from lit_agents.environment.alfworld_files import GAME, TRAJECTORY, TYPES
+from lit_agents.environment.alfworld_generate import generate
+from lit_agents.environment.alfworld_play import Game
+from lit_agents.environment.checker import check_env
+from lit_agents.environment.pool import EnvPool, Failure
+from lit_agents.errors import BadInput
+from lit_agents.types import StopReason, Task
+
+pytest.importorskip("alfworld", reason="the extra [alfworld] is not installed")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the games of these tests are made."""
+    return tmp_path_factory.mktemp("alfworld")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIT_AGENTS_CACHE", str(folder / "cache"))
+
+
+@pytest.fixture
+def tasks(folder: Path) -> list[Task]:
+    """A game of each type."""
+    return AlfWorld(str(folder), workers=2).tasks("generated-all", "train", 6)
+
+
+def reference(path: str) -> Any:
+    import textworld
+    from alfworld.agents.environment.alfred_tw_env import AlfredDemangler
+    from textworld.envs.pddl import PddlEnv
+
+    env = AlfredDemangler(PddlEnv(textworld.EnvInfos(won=True, admissible_commands=True, facts=True)), shuffle=False)
+    env.load(json.loads(Path(path).read_text()))
+    return env
+
+
+def test_every_type_is_generated_labelled_and_won_by_its_walkthrough(folder: Path, tasks: list[Task]):
+    world = AlfWorld(str(folder))
+    assert {task.labels["type"] for task in tasks} == set(TYPES.values())
+    for task in tasks:
+        commands = json.loads(Path(task.path).read_text())["walkthrough"]
+        assert task.labels["plan_length"] == str(len(commands)) and task.rewards == 1
+        start = world.reset(task)
+        *before, end = [world.step(command) for command in commands]
+        assert end.terminated and end.won and end.score == start.max_score == 1.0
+        assert all(t.valid for t in [*before, end]) and not any(t.terminated or t.won or t.score for t in before)
+        with pytest.raises(RuntimeError, match="over"):
+            world.step("look")
+
+
+def test_the_world_is_the_packages_own(tasks: list[Task]):
+    """Texts, possible commands, facts and wins after 15 commands, some of them impossible, and after the walkthrough."""
+    rng = random.Random(0)
+    for task in tasks:
+        theirs, ours = reference(task.path), Game(Path(task.path))
+        for _ in range(2):
+            state = theirs.reset()
+            assert ours.start() == state.feedback
+            for _ in range(15):
+                assert ours.commands == state.admissible_commands
+                assert {str(f) for f in ours.facts()} == {str(f) for f in state.facts}
+                command = rng.choice(["Look", "put it down", "go to moon 1", *state.admissible_commands])
+                possible = command in state.admissible_commands
+                state, _, _ = theirs.step(command)
+                assert ours.step(command) == (state.feedback, possible) and ours.won == state.won
+
+
+def test_the_planner_wins_from_wherever_one_is(tasks: list[Task], folder: Path):
+    rng, world = random.Random(1), AlfWorld(str(folder))
+    for task in tasks:
+        world.reset(task)
+        for _ in range(6):
+            if world.step(rng.choice(world.admissible_actions())).terminated:
+                world.reset(task)
+        for _ in range(30):
+            action = world.expert_action()
+            assert action in world.admissible_actions()
+            if (last := world.step(action)).terminated:
+                break
+        assert last.won and world.expert_action() is None
+
+
+def test_it_keeps_the_contract(folder: Path):
+    check_env(AlfWorld(str(folder), workers=2), "generated-pick")
+
+
+def test_the_same_seed_makes_the_same_game_in_another_process(folder: Path, tmp_path: Path, tasks: list[Task]):
+    code = (
+        "import sys; from pathlib import Path; from lit_agents.environment.alfworld_generate import generate; "
+        "generate('pick_heat_then_place_in_recep', 30001, Path(sys.argv[1]))"
+    )
+    env = os.environ | {"PYTHONHASHSEED": "7", "LIT_AGENTS_CACHE": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "games")], check=True, env=env)
+    (again,) = (tmp_path / "games").glob(f"*/*/{GAME}")
+    (task,) = [task for task in tasks if task.labels["type"] == "heat"]
+    assert again.read_bytes() == Path(task.path).read_bytes()
+
+
+def test_splits_share_no_game_and_the_first_ones_stay_the_first(folder: Path, tasks: list[Task]):
+    world = AlfWorld(str(folder), workers=2)
+    assert world.tasks("generated-all", "train", 3) == tasks[:3]
+    splits = {
+        split: {t.sha256 for t in world.tasks("generated-look", split, 2)} for split in ("sft", "validation", "test")
+    }
+    assert len(set().union(*splits.values(), {t.sha256 for t in tasks})) == 6 + 6
+    (only,) = world.tasks("generated-heat", "train", 1)
+    assert replace(only, family="generated-all") in tasks
+
+
+def test_a_step_nearer_than_any_before_is_paid_once(folder: Path, tasks: list[Task]):
+    world = AlfWorld(str(folder), score="plan")
+    for task in AlfWorld(str(folder), score="plan").tasks("generated-all", "train", 6):
+        commands, scores = json.loads(Path(task.path).read_text())["walkthrough"], [0.0]
+        assert task.rewards == len(commands)
+        start = world.reset(task)
+        # there and back, twice, before it goes on
+        back_and_forth = [commands[0], "look", "inventory", commands[0], "no such thing"]
+        for command in [*back_and_forth, *commands]:
+            transition = world.step(command)
+            scores.append(transition.score)
+            if transition.terminated:
+                break
+        assert all(after >= before for before, after in pairwise(scores)) and scores[-1] == start.max_score == 1.0
+        assert scores[1] == scores[2] == scores[3] == scores[5] > 0.0
+
+
+def test_undoing_and_redoing_pays_nothing(folder: Path):
+    world = AlfWorld(str(folder), score="plan")
+    (task,) = world.tasks("generated-pick", "train", 1)
+    take = next(c for c in json.loads(Path(task.path).read_text())["walkthrough"] if c.startswith("take"))
+    world.reset(task)
+    best = 0.0
+    for _ in range(12):
+        action = world.expert_action()
+        best = world.step(action).score
+        if action == take:
+            break
+    thing, _, place = take.removeprefix("take ").partition(" from ")
+    for _ in range(3):
+        assert world.step(f"move {thing} to {place}").score == best and world.step(take).score == best
+
+
+def test_the_goal_may_be_a_persons_and_the_possible_commands_may_be_shown(
+    folder: Path, tmp_path: Path, tasks: list[Task]
+):
+    task = tasks[0]
+    shown = AlfWorld(str(folder), admissible="shown")
+    first = shown.reset(task).observation
+    assert all(command in first for command in shown.admissible_actions() if command != "help")
+    assert (
+        "Possible:" in shown.step("look").observation
+        and "Possible:" not in AlfWorld(str(folder)).reset(task).observation
+    )
+    path = tmp_path / Path(task.path).parent.name / GAME
+    path.parent.mkdir()
+    path.write_bytes(Path(task.path).read_bytes())
+    human = AlfWorld(goal="human")
+    with pytest.raises(BadInput, match="no person wrote a goal"):
+        human.reset(replace(task, path=str(path)))
+    sentences = ["Put the thing  away.", "Tidy up"]
+    annotations = {"anns": [{"task_desc": sentence} for sentence in sentences]}
+    path.with_name(TRAJECTORY).write_text(json.dumps({"turk_annotations": annotations}))
+    seen = {
+        human.reset(replace(task, path=str(path))).observation.partition("Task: ")[2].partition("\n")[0]
+        for _ in range(3)
+    }
+    assert len(seen) == 1 and seen < {"Put the thing away", "Tidy up"}
+    prints = [
+        AlfWorld(**how).fingerprint() for how in ({}, {"goal": "human"}, {"admissible": "shown"}, {"score": "plan"})
+    ]
+    assert len({tuple(sorted(p.items())) for p in prints}) == 4
+
+
+def test_what_is_not_possible_is_said_and_counted_as_invalid(folder: Path, tasks: list[Task]):
+    world = AlfWorld(str(folder))
+    world.reset(tasks[0])
+    for action in ("Look", "put cup 1 in/on desk 1", "", "\n", "go to the moon", "look\nfly away"):
+        said = world.step(action)
+        assert not said.valid and said.observation == "Nothing happens.\nCommand:"
+    assert world.step("I think I should look around.\n  look . ").valid is False
+    assert world.step("I think I should look around.\n  look. ").valid
+
+
+def test_a_translation_on_disk_that_is_damaged_is_made_again(folder: Path, tasks: list[Task], monkeypatch):
+    alfworld_translation._translation.cache_clear()
+    expected = Game(Path(tasks[0].path)).start()
+    for path in (folder / "cache" / "alfworld" / "translations").glob("*/*.gz"):
+        path.write_bytes(path.read_bytes()[:100])
+    alfworld_translation._translation.cache_clear()
+    assert Game(Path(tasks[0].path)).start() == expected
+    alfworld_translation._translation.cache_clear()
+    monkeypatch.setattr(alfworld_translation, "_made", lambda *args: pytest.fail("it was not kept"))
+    assert Game(Path(tasks[0].path)).start() == expected
+
+
+def test_games_that_cannot_be_played_are_failures_of_their_episode(folder: Path, tmp_path: Path, tasks: list[Task]):
+    content = json.loads(Path(tasks[0].path).read_text())
+    old = content["grammar"].replace('template :: "move {o} to {r}"', 'template :: "put {o} in/on {r}"')
+    damaged = {
+        "old format": json.dumps(content | {"grammar": old}),
+        "cannot be won": json.dumps(content | {"solvable": False}),
+        "lacks pddl_problem": json.dumps({k: v for k, v in content.items() if k != "pddl_problem"}),
+        "cannot be read": json.dumps(content)[:1000],
+        "": json.dumps(content | {"pddl_problem": content["pddl_problem"][:2000]}),
+    }
+    broken = []
+    for number, text in enumerate(damaged.values()):
+        path = tmp_path / str(number) / GAME
+        path.parent.mkdir()
+        path.write_text(text)
+        broken.append(replace(tasks[0], path=str(path), sha256=""))
+    with EnvPool(AlfWorld(str(folder)), 6) as pool:
+        answers = pool.reset(dict(enumerate([*broken, tasks[0]])))
+        for number, words in enumerate(damaged):
+            answer = answers[number]
+            assert isinstance(answer, Failure) and answer.stop is StopReason.ENVIRONMENT_CRASH and words in answer.error
+        assert not isinstance(answers[5], Failure) and not isinstance(pool.step({5: "look"})[5], Failure)
+
+
+@pytest.mark.parametrize(
+    ("spec", "split", "count", "named"),
+    [
+        ("all", "train", 1, "spec"), ("generated-fry", "train", 1, "spec"), ("generated-look+look", "train", 1, "spec"),
+        ("generated-all", "dev", 1, "split"), ("generated-look", "train", 10_001, "count"),
+    ],
+)  # fmt: skip
+def test_what_is_asked_for_in_vain_is_named(folder: Path, spec: str, split: str, count: int, named: str):
+    with pytest.raises(BadInput) as refusal:
+        AlfWorld(str(folder)).tasks(spec, split, count)
+    assert refusal.value.where == named
+
+
+def test_without_official_games_it_says_where_to_get_them(tmp_path: Path):
+    with pytest.raises(BadInput, match=r"lit_agents\.tasks alfworld --source"):
+        AlfWorld(str(tmp_path)).tasks("official-all", "train", 1)
+    with pytest.raises(BadInput, match="there are no ALFWorld games"):
+        AlfWorld(str(tmp_path)).tasks("mixed-all", "train", 1)
+
+
+def test_a_game_that_cannot_be_won_is_never_kept(tmp_path: Path, monkeypatch):
+    from lit_agents.environment import alfworld_generate
+
+    drawn, bad = alfworld_generate.drawn, []
+
+    def first_impossible(task, rng):
+        household = drawn(task, rng)
+        if not bad:
+            bad.append(household)
+            return replace(household, target="Television")  # nothing of it is there
+        return household
+
+    monkeypatch.setattr(alfworld_generate, "drawn", first_impossible)
+    path = generate("pick_and_place_simple", 5, tmp_path)
+    assert bad and list(tmp_path.glob(f"*/*/{GAME}")) == [path]
+    assert len(json.loads(path.read_text())["walkthrough"]) > 1
