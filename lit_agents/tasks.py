@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from jsonargparse import ArgumentParser
+from jsonargparse.typing import NonNegativeInt
 
 from lit_agents.environment.base import TextEnvironment
 from lit_agents.environment.pool import EnvPool, Failure
@@ -23,6 +24,7 @@ from lit_agents.types import Task
 
 PACKAGE = "lit_agents.environment"
 PLAYED = 10  # tasks of a set that the expert plays
+AT_ONCE = 16
 LONGEST_EPISODE = 200  # actions
 Answer = TypeVar("Answer")
 
@@ -51,7 +53,7 @@ def environment_class(name: str) -> type[TextEnvironment]:
     return found[0]
 
 
-def make_tasks(environment: TextEnvironment, spec: str, split: str, count: int) -> str:
+def make_tasks(environment: TextEnvironment, spec: str, split: str, count: int, played: int = PLAYED) -> str:
     """Make what is missing; say what there is now, and whether it can be won.
 
     Raises:
@@ -60,9 +62,9 @@ def make_tasks(environment: TextEnvironment, spec: str, split: str, count: int) 
     tasks = environment.tasks(spec, split, count)
     digest = hashlib.sha256("\n".join(f"{task.id} {task.sha256}" for task in tasks).encode()).hexdigest()
     where = f" in {tasks[0].path.rpartition('/')[0]}" if tasks and tasks[0].path else ""
-    played = tasks[:PLAYED]
-    won = expert_wins(environment, played)
-    wins = "no expert to play them" if won is None else f"the expert won {won} of {len(played)} played"
+    sample = tasks[:played]
+    won = expert_wins(environment, sample)
+    wins = "no expert to play them" if won is None else f"the expert won {won} of {len(sample)} played"
     return f"{len(tasks)} tasks of {spec}, split {split}{where}; set {digest[:16]}; {wins}"
 
 
@@ -72,20 +74,24 @@ def expert_wins(environment: TextEnvironment, tasks: Sequence[Task]) -> int | No
     Raises:
         BadInput: a world breaks.
     """
-    wins, live = 0, dict(enumerate(tasks))
-    with EnvPool(environment, max(len(tasks), 1)) as pool:
-        _unbroken(pool.reset(live), live)
-        for _ in range(LONGEST_EPISODE):
-            answers = _unbroken(pool.ask_expert(live), live)
-            actions = {number: action for number, action in answers.items() if action is not None}
-            if len(actions) < len(answers):
-                return None
-            for number, transition in _unbroken(pool.step(actions), live).items():
-                if transition.terminated or transition.truncated:
-                    wins += transition.won
-                    del live[number]
-            if not live:
-                break
+    wins = 0
+    with EnvPool(environment, min(max(len(tasks), 1), AT_ONCE)) as pool:
+        pool.expect_hints()
+        for first in range(0, len(tasks), AT_ONCE):
+            live = dict(enumerate(tasks[first : first + AT_ONCE]))
+            _unbroken(pool.reset(live), live)
+            for turn in range(LONGEST_EPISODE):
+                answers = _unbroken(pool.ask_expert(live), live)
+                actions = {number: action for number, action in answers.items() if action is not None}
+                if len(actions) < len(answers) and first + turn == 0:
+                    return None
+                live = {number: live[number] for number in actions}  # an expert may give up
+                for number, transition in _unbroken(pool.step(actions), live).items():
+                    if transition.terminated or transition.truncated:
+                        wins += transition.won
+                        del live[number]
+                if not live:
+                    break
     return wins
 
 
@@ -107,6 +113,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--spec", type=str | None, default=None, help="family of tasks, e.g. w2-o3-q4")
     parser.add_argument("--split", default="train", help="train, sft, validation or test")
     parser.add_argument("--count", type=int | None, default=None, help="how many tasks, from the first one on")
+    parser.add_argument("--played", type=NonNegativeInt, default=PLAYED, help="how many of them the expert plays")
     try:
         if not name:
             parser.print_help()
@@ -114,12 +121,12 @@ def main(args: Sequence[str] | None = None) -> int:
         kind = environment_class(name)
         parser.add_class_arguments(kind)
         options = parser.parse_args(given[1:]).as_dict()
-        spec, split, count = (options.pop(key) for key in ("spec", "split", "count"))
+        spec, split, count, played = (options.pop(key) for key in ("spec", "split", "count", "played"))
         environment = kind(**options)
         if installed := environment.install():
             print(installed)
         if spec is not None and count is not None:
-            print(make_tasks(environment, spec, split, count))
+            print(make_tasks(environment, spec, split, count, played))
         elif spec is not None or count is not None or not installed:
             raise BadInput(
                 "--spec and --count", "both are needed to name tasks.", "For instance --spec w2-o3-q4 --count 100."

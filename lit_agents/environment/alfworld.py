@@ -16,18 +16,18 @@ from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from lit_agents.download import check_sha256, fetched
+from lit_agents.environment.alfworld_expert import HandcodedExpert
 from lit_agents.environment.alfworld_files import GAME, TYPES, Row, human_goals, read_index, unpack
 from lit_agents.environment.alfworld_generate import generated
+from lit_agents.environment.alfworld_play import Game
+from lit_agents.environment.alfworld_progress import goal_in
 from lit_agents.environment.base import Start, TextEnvironment, Transition
 from lit_agents.errors import BadInput
 from lit_agents.paths import cache_folder
 from lit_agents.types import Task
-
-if TYPE_CHECKING:
-    from lit_agents.environment.alfworld_play import Game
 
 PROMPT = """\
 You are in a house and have a task. Reply with one command, such as: go to desk 1
@@ -53,8 +53,10 @@ class AlfWorld(TextEnvironment):
         sha256: of the archive, if it is one, and to be checked.
         goal: the game's own sentence, or one that a person wrote for this task (always the same one).
         admissible: tell the possible commands in every observation, or not (as in the paper).
-        score: what rises: at the win alone; or with every step nearer to it than any before, measured by the planner, so that
-            undoing and redoing pays nothing. Both are 1 in all at the win.
+        score: what rises: at the win alone; or with every condition of the goal, and on the way to it, that holds when more of
+            them hold than ever before, so that undoing and redoing pays nothing. Both are 1 in all at the win.
+        expert: who demonstrates: the planner, which knows where everything is, on the shortest way it finds; or the package's
+            handcoded expert, which has to look. Asked for the next command it answers for the present state, but has seen all.
         test_split: official games that results are reported on: rooms that training has, or others.
         workers: processes that make games; by default one per core.
     """
@@ -66,13 +68,16 @@ class AlfWorld(TextEnvironment):
         sha256: str = "",
         goal: Literal["template", "human"] = "template",
         admissible: Literal["hidden", "shown"] = "hidden",
-        score: Literal["win", "plan"] = "win",
+        score: Literal["win", "goal"] = "win",
+        expert: Literal["planner", "handcoded"] = "planner",
         test_split: Literal["valid_unseen", "valid_seen"] = "valid_unseen",
         workers: int | None = None,
     ) -> None:
         self._folder, self._source, self._sha256, self._workers = folder, source, sha256, workers
         self._goal, self._admissible, self._score, self._test_split = goal, admissible, score, test_split
+        self._expert = expert
         self._game: Game | None = None
+        self._handcoded: HandcodedExpert | None = None
 
     @property
     def folder(self) -> Path:
@@ -139,14 +144,12 @@ class AlfWorld(TextEnvironment):
     def _task(self, spec: str, split: str, path: Path, row: Row) -> Task:
         if not path.is_file():
             raise BadInput(str(path), "it is in the index, but not there.", "Unpack or make the games again.")
-        rewards = row.steps if self._score == "plan" else 1
+        rewards = 2 if self._score == "goal" else 1  # at least
         labels = {"type": row.kind, "scene": row.scene, "source": row.split, "plan_length": str(row.steps)}
         return Task(spec, row.name, split, str(path), row.sha256, rewards, labels)
 
     def reset(self, task: Task) -> Start:
         """Read the game, unless it is the one that was played last, and begin it."""
-        from lit_agents.environment.alfworld_play import Game
-
         path = Path(task.path)
         if self._game is None or self._game.path != path:
             if not path.is_file():
@@ -155,8 +158,10 @@ class AlfWorld(TextEnvironment):
                 raise BadInput(str(path), "it is not as it was when it was indexed.", "Unpack the games again.")
             self._game = Game(path)
         first = self._game.start()
-        self._best = self._planned = self._left() if self._score == "plan" else 0  # commands to the win
+        self._aim = goal_in(self._game.game["pddl_problem"], task.path) if self._score == "goal" else None
+        self._nothing = self._best = 0 if self._aim is None else self._aim.done(self._game.state.facts)
         self._over = False
+        self._handcoded = HandcodedExpert(self._game, first) if self._expert == "handcoded" else None
         state = first.partition("\n\n")[2].partition("\n\nYour task is to:")[0]
         return Start(PROMPT.format(goal=self._sentence(path, self._game.goal), state=state) + self._cue())
 
@@ -176,23 +181,17 @@ class AlfWorld(TextEnvironment):
         if self._over:
             raise RuntimeError("the episode is over")
         lines = [" ".join(line.split()) for line in action.splitlines() if line.strip()]
-        told, possible = game.step(lines[-1].removesuffix(".") if lines else "")
+        command = lines[-1].removesuffix(".") if lines else ""
+        told, possible = game.step(command)
         self._over = game.won
-        if self._score == "plan" and possible:
-            self._best = min(self._best, self._left())
-        score = 1.0 - self._best / self._planned if self._score == "plan" else float(game.won)
+        if self._handcoded is not None:
+            self._handcoded.follow(command, told)
+        score = float(game.won)
+        if self._aim is not None and not game.won:
+            self._best = max(self._best, self._aim.done(game.state.facts)) if possible else self._best
+            score = min((self._best - self._nothing) / (self._aim.steps - self._nothing), 1 - 1 / self._aim.steps)
         observation = " ".join(told.split()) + ("" if game.won else self._cue())
         return Transition(observation, score, game.won, won=game.won, valid=possible)
-
-    def _left(self) -> int:
-        """Commands of the planner's to the win."""
-        game = self._playing()
-        if game.won:
-            return 0
-        plan = game.plan()
-        if not plan:
-            raise RuntimeError(f"{game.path}: the planner finds no way to win from here")
-        return len(plan)
 
     def _cue(self) -> str:
         if self._admissible == "hidden":
@@ -205,7 +204,9 @@ class AlfWorld(TextEnvironment):
         self._game = None
 
     def expert_action(self) -> str | None:
-        """The planner's next command."""
+        """The stored walkthrough while it is kept to, and then the planner's next command; or the handcoded expert's."""
+        if self._handcoded is not None:
+            return self._handcoded.action
         plan = self._playing().plan()
         return plan[0] if plan else None
 

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from lit_agents.environment.alfworld import AlfWorld
 from lit_agents.environment.alfworld_files import GAME, TRAJECTORY, TYPES
 from lit_agents.environment.alfworld_generate import generate
 from lit_agents.environment.alfworld_play import Game
+from lit_agents.environment.alfworld_progress import Goal, goal_in
 from lit_agents.environment.checker import check_env
 from lit_agents.environment.pool import EnvPool, Failure
 from lit_agents.errors import BadInput
@@ -128,37 +130,100 @@ def test_splits_share_no_game_and_the_first_ones_stay_the_first(folder: Path, ta
     assert replace(only, family="generated-all") in tasks
 
 
-def test_a_step_nearer_than_any_before_is_paid_once(folder: Path, tasks: list[Task]):
-    world = AlfWorld(str(folder), score="plan")
-    for task in AlfWorld(str(folder), score="plan").tasks("generated-all", "train", 6):
+def test_conditions_of_the_goal_are_paid_once_and_a_win_is_worth_the_same(folder: Path, tasks: list[Task]):
+    world, stages = AlfWorld(str(folder), score="goal"), {"pick": 2, "look": 3, "two": 4}
+    for task in AlfWorld(str(folder), score="goal").tasks("generated-all", "train", 6):
         commands, scores = json.loads(Path(task.path).read_text())["walkthrough"], [0.0]
-        assert task.rewards == len(commands)
         start = world.reset(task)
-        # there and back, twice, before it goes on
-        back_and_forth = [commands[0], "look", "inventory", commands[0], "no such thing"]
-        for command in [*back_and_forth, *commands]:
-            transition = world.step(command)
-            scores.append(transition.score)
-            if transition.terminated:
-                break
-        assert all(after >= before for before, after in pairwise(scores)) and scores[-1] == start.max_score == 1.0
-        assert scores[1] == scores[2] == scores[3] == scores[5] > 0.0
+        for command in commands:
+            scores.append(world.step(command).score)
+        assert scores[-1] == start.max_score == 1.0 and all(after >= before for before, after in pairwise(scores))
+        rises = sum(after > before for before, after in pairwise(scores))
+        assert rises == stages.get(task.labels["type"], 3) or (task.labels["type"], rises) == (
+            "look",
+            2,
+        )  # on means there
+        assert task.rewards == 2  # at least, so that a dense reward takes it
 
 
-def test_undoing_and_redoing_pays_nothing(folder: Path):
-    world = AlfWorld(str(folder), score="plan")
-    (task,) = world.tasks("generated-pick", "train", 1)
-    take = next(c for c in json.loads(Path(task.path).read_text())["walkthrough"] if c.startswith("take"))
+@pytest.mark.parametrize("kind", ["pick", "heat", "two"])
+def test_undoing_and_redoing_pays_nothing(folder: Path, kind: str):
+    world = AlfWorld(str(folder), score="goal")
+    (task,) = world.tasks(f"generated-{kind}", "train", 1)
+    commands = json.loads(Path(task.path).read_text())["walkthrough"]
     world.reset(task)
-    best = 0.0
-    for _ in range(12):
-        action = world.expert_action()
-        best = world.step(action).score
-        if action == take:
-            break
-    thing, _, place = take.removeprefix("take ").partition(" from ")
+    taken = next(i for i, c in enumerate(commands) if c.startswith("take"))
+    best = [world.step(command).score for command in commands[: taken + 1]][-1]
+    assert best > 0
+    thing, _, place = commands[taken].removeprefix("take ").partition(" from ")
     for _ in range(3):
-        assert world.step(f"move {thing} to {place}").score == best and world.step(take).score == best
+        assert world.step(f"move {thing} to {place}").score == best and world.step(commands[taken]).score == best
+    assert world.step("no such thing").score == best
+    assert [world.step(command).score for command in commands[taken + 1 :]][-1] == 1.0
+
+
+def test_what_holds_is_counted_for_the_best_things():
+    goal = goal_in(
+        "(:goal (and (exists (?r - receptacle) (exists (?o - object) (and (heatable ?o) (objectType ?o EggType) "
+        "(receptacleType ?r ShelfType) (isHot ?o) (inReceptacle ?o ?r))))))",
+        "a game",
+    )
+    assert goal == Goal("eggtype", "shelftype", "", "ishot", 1) and goal.steps == 3
+    kinds = [
+        "objecttype egg1 eggtype",
+        "objecttype egg2 eggtype",
+        "objecttype pan panttype",
+        "receptacletype s shelftype",
+    ]
+
+    def done(*more: str) -> int:
+        return goal.done([fact(*text.split()) for text in [*kinds, *more]])
+
+    assert done() == done("holds a pan", "ishot pan") == 0
+    assert done("holds a egg1") == done("inreceptacle egg1 s") == 1  # cold in its place is no more than in hand
+    assert done("holds a egg1", "ishot egg2") == 2 and done("holds a egg1", "ishot egg1") == 2
+    assert done("ishot egg2", "inreceptacle egg2 s") == 3
+    with pytest.raises(BadInput, match="not one of ALFWorld's six"):
+        goal_in("(:goal (and (objectType ?a PenType) (objectType ?b CupType)))", "a game")
+
+
+def fact(name: str, *arguments: str) -> Any:
+    return SimpleNamespace(name=name, arguments=[SimpleNamespace(name=a) for a in arguments])
+
+
+def test_the_handcoded_expert_wins_without_knowing_where_things_are(folder: Path, tasks: list[Task]):
+    world, won, lengths = AlfWorld(str(folder), expert="handcoded"), 0, []
+    for _ in range(2):
+        for task in tasks:
+            random.seed(len(lengths))  # its own random numbers belong to the game, and leave the process's alone
+            numbers = random.getstate()
+            world.reset(task)
+            lengths.append(0)
+            for _ in range(60):
+                action = world.expert_action()
+                assert action in world.admissible_actions()
+                lengths[-1] += 1
+                if (last := world.step(action)).terminated:
+                    won += last.won
+                    break
+            assert random.getstate() == numbers
+    assert won == 12 and lengths[:6] == lengths[6:] and sum(lengths[:6]) > 6 * 6
+    path = folder / "alone" / GAME
+    path.parent.mkdir()
+    path.write_bytes(Path(tasks[0].path).read_bytes())
+    with pytest.raises(BadInput, match=r"no traj_data\.json beside it"):
+        world.reset(replace(tasks[0], path=str(path)))
+
+
+def test_memory_does_not_grow_with_the_games_that_were_played(tasks: list[Task]):
+    import mementos.core
+
+    def remembered() -> int:
+        for task in tasks:
+            Game(Path(task.path)).start()
+        return len(mementos.core._memento_cache)
+
+    assert remembered() == remembered() > 100
 
 
 def test_the_goal_may_be_a_persons_and_the_possible_commands_may_be_shown(
@@ -187,7 +252,7 @@ def test_the_goal_may_be_a_persons_and_the_possible_commands_may_be_shown(
     }
     assert len(seen) == 1 and seen < {"Put the thing away", "Tidy up"}
     prints = [
-        AlfWorld(**how).fingerprint() for how in ({}, {"goal": "human"}, {"admissible": "shown"}, {"score": "plan"})
+        AlfWorld(**how).fingerprint() for how in ({}, {"goal": "human"}, {"admissible": "shown"}, {"score": "goal"})
     ]
     assert len({tuple(sorted(p.items())) for p in prints}) == 4
 

@@ -61,6 +61,8 @@ class NoExpertPool:
 
     def __exit__(self, *_: object) -> None: ...
 
+    def expect_hints(self) -> None: ...
+
     def reset(self, tasks: dict[int, object]) -> dict[int, object]:
         return {}
 
