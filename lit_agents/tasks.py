@@ -83,7 +83,7 @@ def expert_wins(environment: TextEnvironment, tasks: Sequence[Task]) -> int | No
             for turn in range(LONGEST_EPISODE):
                 answers = _unbroken(pool.ask_expert(live), live)
                 actions = {number: action for number, action in answers.items() if action is not None}
-                if len(actions) < len(answers) and first + turn == 0:
+                if not actions and first + turn == 0:
                     return None
                 live = {number: live[number] for number in actions}  # an expert may give up
                 for number, transition in _unbroken(pool.step(actions), live).items():

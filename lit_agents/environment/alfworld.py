@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from lit_agents.download import check_sha256, fetched
-from lit_agents.environment.alfworld_expert import HandcodedExpert
+from lit_agents.environment.alfworld_expert import handcoded_walkthrough
 from lit_agents.environment.alfworld_files import GAME, TYPES, Row, human_goals, read_index, unpack
 from lit_agents.environment.alfworld_generate import generated
 from lit_agents.environment.alfworld_play import Game
@@ -55,8 +55,8 @@ class AlfWorld(TextEnvironment):
         admissible: tell the possible commands in every observation, or not (as in the paper).
         score: what rises: at the win alone; or with every condition of the goal, and on the way to it, that holds when more of
             them hold than ever before, so that undoing and redoing pays nothing. Both are 1 in all at the win.
-        expert: who demonstrates: the planner, which knows where everything is, on the shortest way it finds; or the package's
-            handcoded expert, which has to look. Asked for the next command it answers for the present state, but has seen all.
+        expert: who demonstrates: the planner, which knows where everything is, on a short way; or the package's handcoded expert,
+            which has to look for it. After a detour the planner takes over.
         test_split: official games that results are reported on: rooms that training has, or others.
         workers: processes that make games; by default one per core.
     """
@@ -77,7 +77,7 @@ class AlfWorld(TextEnvironment):
         self._goal, self._admissible, self._score, self._test_split = goal, admissible, score, test_split
         self._expert = expert
         self._game: Game | None = None
-        self._handcoded: HandcodedExpert | None = None
+        self._shown: list[str] | None = None
 
     @property
     def folder(self) -> Path:
@@ -156,12 +156,11 @@ class AlfWorld(TextEnvironment):
                 raise BadInput(str(path), "there is no such game.", "Unpack the games again.")
             if task.sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != task.sha256:
                 raise BadInput(str(path), "it is not as it was when it was indexed.", "Unpack the games again.")
-            self._game = Game(path)
+            self._game, self._shown = Game(path), None
         first = self._game.start()
         self._aim = goal_in(self._game.game["pddl_problem"], task.path) if self._score == "goal" else None
         self._nothing = self._best = 0 if self._aim is None else self._aim.done(self._game.state.facts)
         self._over = False
-        self._handcoded = HandcodedExpert(self._game, first) if self._expert == "handcoded" else None
         state = first.partition("\n\n")[2].partition("\n\nYour task is to:")[0]
         return Start(PROMPT.format(goal=self._sentence(path, self._game.goal), state=state) + self._cue())
 
@@ -184,8 +183,6 @@ class AlfWorld(TextEnvironment):
         command = lines[-1].removesuffix(".") if lines else ""
         told, possible = game.step(command)
         self._over = game.won
-        if self._handcoded is not None:
-            self._handcoded.follow(command, told)
         score = float(game.won)
         if self._aim is not None and not game.won:
             self._best = max(self._best, self._aim.done(game.state.facts)) if possible else self._best
@@ -204,10 +201,20 @@ class AlfWorld(TextEnvironment):
         self._game = None
 
     def expert_action(self) -> str | None:
-        """The stored walkthrough while it is kept to, and then the planner's next command; or the handcoded expert's."""
-        if self._handcoded is not None:
-            return self._handcoded.action
-        plan = self._playing().plan()
+        """A walkthrough's next command while it is kept to, the stored one's or the handcoded expert's; then the planner's."""
+        game = self._playing()
+        if self._expert == "handcoded":
+            if self._shown is None:
+                played = list(game.played)
+                self._shown = handcoded_walkthrough(game)
+                for command in played:
+                    game.step(command)
+            if not self._shown:
+                return None  # it gave up on this game
+            done = len(game.played)
+            if done < len(self._shown) and game.played == self._shown[:done]:
+                return self._shown[done]
+        plan = game.plan()
         return plan[0] if plan else None
 
     def admissible_actions(self) -> list[str]:

@@ -84,7 +84,7 @@ class Game:
             self._names, kinds = _names(self.state), self._translation.objects
             self._infos = {name: _info(name, kinds[name], shown) for name, shown in self._names.items()}
         self._can_replan = self.won = False
-        self._played: list[str] = []
+        self.played: list[str] = []
         self._look_around()
         return self._say("#intro#", {}).replace(UNKNOWN, self.goal)
 
@@ -99,7 +99,7 @@ class Game:
         if name_of is None:
             return NOTHING, False
         number, name, effects = name_of
-        self._played.append(command)
+        self.played.append(command)
         atoms = (_pddl().Atom * effects)()
         _library().apply_operator(number, atoms)
         for atom in atoms:
@@ -118,8 +118,8 @@ class Game:
         The planner takes 15 ms, now and then seconds, and in some rooms with many places for two things, minutes.
         """
         walkthrough: list[str] = self.game["walkthrough"] or []
-        done = len(self._played)
-        if not self.won and done < len(walkthrough) and self._played == walkthrough[:done]:
+        done = len(self.played)
+        if not self.won and done < len(walkthrough) and self.played == walkthrough[:done]:
             return walkthrough[done:]
         library = _library()
         if not self._can_replan:
