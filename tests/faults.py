@@ -33,6 +33,8 @@ ENGINE, POLICY, CHAT = (
 )
 SAMPLING = ("tests/policy/test_sampling.py",)
 PREFIXES, LOADING = ("tests/policy/test_prefix_trie.py",), ("tests/policy/test_loading.py",)
+HOUSEHOLDS = ("tests/environment/test_alfworld.py", "-k", "undoing or is_said or splits or every_type")
+ARCHIVES = ("tests/environment/test_alfworld_files.py", "-k", "outside")
 REWARDS, METRICS = ("tests/reward/test_rewards.py",), ("tests/evaluation/test_metrics.py",)
 INTERRUPT = ("tests/integration/test_interrupt.py::test_an_interrupt_at_any_moment_says_how_to_go_on",)
 GOLDEN, FIT = ("tests/integration/test_golden.py",), ("tests/integration/test_fit.py",)
@@ -254,6 +256,18 @@ FAULTS = [
           "int(positions.max()) >= limit:", "int(positions.max()) >= 2 * limit:", LOADING),
     Fault("let a query of the fused kernel see other conversations", "policy/attention.py",
           "return (key <= query) & (query < ends[key])", "return key <= query", LOADING),
+    # households
+    Fault("pay for a condition again after it was undone", "environment/alfworld.py",
+          "self._best = max(self._best, self._aim.done(game.state.facts)) if possible else self._best",
+          "self._best = self._aim.done(game.state.facts)", HOUSEHOLDS),
+    Fault("take every text for a command", "environment/alfworld.py",
+          "won=game.won, valid=possible)", "won=game.won, valid=True)", HOUSEHOLDS),
+    Fault("serve the translation of another problem", "environment/alfworld_translation.py",
+          '(FORMAT, domain, problem, str(optimize))', "(FORMAT, domain, str(optimize))", HOUSEHOLDS),
+    Fault("make the same games for training and for the test", "environment/alfworld.py",
+          'FIRST_SEED = {"test": 1,', 'FIRST_SEED = {"test": 30_001,', HOUSEHOLDS),
+    Fault("write where an archive says", "environment/alfworld_files.py",
+          r"/([\w-]+)/([\w-]+)/({re.escape(GAME)}", "/(.+)/([^/]+)/({re.escape(GAME)}", ARCHIVES),
     # rewards and rates
     Fault("pay a full score without a win in full", "reward/dense.py",
           "after = before if score >= episode.max_score and not episode.won else score", "after = score", REWARDS),
