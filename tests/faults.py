@@ -243,7 +243,7 @@ FAULTS = [
     Fault("mix up who waits for which token", "policy/engine/transformers.py",
           "return torch.cat(hidden)[back]", "return torch.cat(hidden)", ENGINE),
     Fault("sample with dropout", "policy/loading.py",
-          'if "drop" in name and isinstance(value, float):', "if False:", LOADING),
+          'if "drop" in key and isinstance(value, float):', "if False:", LOADING),
     Fault("draw for all members of a talk what the first one drew", "policy/sampling.py",
           "[[*(s.random() for s in row),", "[[*(row[0].random() for s in row),", SAMPLING),
     Fault("note the log-probability of another token", "policy/sampling.py",
@@ -340,6 +340,6 @@ FAULTS = [
     # files from strangers
     Fault("unpickle a checkpoint", "algorithm/checkpoint.py", "weights_only=True", "weights_only=False", HOSTILE),
     Fault("run the code that comes with weights", "policy/loading.py",
-          '"trust_remote_code": False, "use_safetensors": True}',
-          '"trust_remote_code": True, "use_safetensors": True}', HOSTILE),
+          "AutoConfig.from_pretrained(folder, trust_remote_code=False)",
+          "AutoConfig.from_pretrained(folder, trust_remote_code=True)", HOSTILE),
 ]  # fmt: skip

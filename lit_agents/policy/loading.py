@@ -41,11 +41,10 @@ def load_model(folder: Path, name: str, dtype: torch.dtype, token_trees: bool) -
     Raises:
         BadInput: it cannot be loaded, or does something to its logits that we would not do.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     models: Any = AutoModelForCausalLM
-    config = without_dropout(read(name, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False)))
-    how = {"config": config, "dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
+    how = {"config": config_of(folder, name), "dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
     if token_trees:
         register()
         try:
@@ -62,12 +61,15 @@ def load_model(folder: Path, name: str, dtype: torch.dtype, token_trees: bool) -
     return model, False
 
 
-def without_dropout(config: Any) -> Any:
-    """The configuration with every rate of dropout at 0: sampler, trainer and reference must be one function."""
+def config_of(folder: Path, name: str) -> Any:
+    """A model's configuration with every rate of dropout at 0: sampler, trainer and reference must be one function."""
+    from transformers import AutoConfig
+
+    config: Any = read(name, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False))
     for part in (config, config.get_text_config()):
-        for name, value in list(vars(part).items()):
-            if "drop" in name and isinstance(value, float):
-                setattr(part, name, 0.0)
+        for key, value in list(vars(part).items()):
+            if "drop" in key and isinstance(value, float):
+                setattr(part, key, 0.0)
     return config
 
 
@@ -99,12 +101,12 @@ def refuse_other_logits(model: Any, name: str) -> None:
 
 def shapes_of(folder: Path, name: str, dtype: torch.dtype) -> Any:
     """The model on the meta device: shapes only, taken to be able to take trees."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     models: Any = AutoModelForCausalLM
     register()
     with torch.device("meta"):
-        config = without_dropout(read(name, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False)))
+        config = config_of(folder, name)
         return models.from_config(config, dtype=dtype, attn_implementation=ATTENTION, trust_remote_code=False)
 
 
