@@ -49,7 +49,8 @@ class AlfWorld(TextEnvironment):
 
     Args:
         folder: where games are; by default ``alfworld`` in the package's cache.
-        source: archives of the official games, paths or URLs, for ``python -m lit_agents.tasks alfworld --source ...``.
+        source: archive of the official games, a path or URL, or a list of them, for
+            ``python -m lit_agents.tasks alfworld --source ...``.
         sha256: of the archive, if it is one, and to be checked.
         goal: the game's own sentence, or one that a person wrote for this task (always the same one).
         admissible: tell the possible commands in every observation, or not (as in the paper).
@@ -64,7 +65,7 @@ class AlfWorld(TextEnvironment):
     def __init__(
         self,
         folder: str | None = None,
-        source: list[str] | None = None,
+        source: str | list[str] | None = None,
         sha256: str = "",
         goal: Literal["template", "human"] = "template",
         admissible: Literal["hidden", "shown"] = "hidden",
@@ -93,10 +94,11 @@ class AlfWorld(TextEnvironment):
         """Unpack ``source``; how many games there are then."""
         if not self._source:
             return ""
-        if self._sha256 and len(self._source) > 1:
+        sources = [self._source] if isinstance(self._source, str) else self._source
+        if self._sha256 and len(sources) > 1:
             raise BadInput("sha256", "it is of one archive, and there are several.", "Name one archive at a time.")
         archives = []
-        for named in self._source:
+        for named in sources:
             if "://" in named:
                 archives.append(fetched(named, cache_folder("downloads"), self._sha256))
                 continue

@@ -6,9 +6,7 @@ import gzip
 import hashlib
 import importlib
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -16,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from lit_agents.paths import cache_folder
+from lit_agents.whole_files import written_beside
 
 FORMAT = "1"
 """To be raised with any change of what is kept."""
@@ -61,9 +60,8 @@ def _translation(key: str, domain: str, problem: str, optimize: bool) -> Transla
         return Translation(**json.loads(gzip.decompress(path.read_bytes())))
     made = _made(domain, problem, optimize)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(gzip.compress(json.dumps(asdict(made)).encode(), compresslevel=3, mtime=0))
-    os.replace(file.name, path)
+    with written_beside(path) as beside:
+        beside.write_bytes(gzip.compress(json.dumps(asdict(made)).encode(), compresslevel=3, mtime=0))
     # what comes from disk has lists where this has tuples; all see the same
     return Translation(**json.loads(json.dumps(asdict(made))))
 

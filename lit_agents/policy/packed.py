@@ -6,7 +6,7 @@ The products are the same bit for bit. Takes the memory of a second copy of the 
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,7 @@ class _Packed:
 
     def __init__(self, layer: nn.Linear) -> None:
         self._layer = layer
-        self._made_of: tuple[Any, ...] = ()
+        self._made_of: tuple[Tensor, int] | None = None  # held, so that no other weight can get its address
         self._weight: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -47,7 +47,8 @@ class _Packed:
         backward = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
         if backward or x.device.type != "cpu" or not x.dtype == weight.dtype == torch.bfloat16:
             return F.linear(x, weight, self._layer.bias)
-        now = (weight.data_ptr(), weight._version)  # a weight that was replaced or written to is packed again
-        if now != self._made_of:
-            self._weight, self._made_of = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS), now
+        of = self._made_of  # a weight that was replaced or written to is packed again
+        if of is None or (of[0].data_ptr(), of[1]) != (weight.data_ptr(), weight._version):
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
+            self._made_of = (weight.detach(), weight._version)
         return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self._weight, self._layer.bias, "none", [], ""))

@@ -202,9 +202,10 @@ def test_a_download_that_is_not_what_was_meant_is_refused_and_not_kept(server: s
 
 
 def test_the_command_fetches_from_a_path_or_a_url(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    for source in (server, str(tmp_path / "served.zip")):
-        folder = str(tmp_path / source.partition(":")[0].replace("/", "_"))
-        assert main(["alfworld", "--source", f"[{source}]", "--folder", folder]) == 0
+    archive = str(tmp_path / "served.zip")
+    for number, source in enumerate((server, archive, f"[{archive}]")):
+        folder = str(tmp_path / f"games{number}")
+        assert main(["alfworld", "--source", source, "--folder", folder]) == 0
         assert "1 of train, 1 of valid_unseen" in capsys.readouterr().out
         assert len(read_index(Path(folder) / "official")) == 2
 
