@@ -45,7 +45,7 @@ from lit_agents.rollout.collector import Job
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.players import Choice, Player, Situation
 from lit_agents.rollout.sampler import TaskSampler
-from lit_agents.rollout.trie import action_places, token_tree
+from lit_agents.rollout.trie import token_tree
 from lit_agents.types import Episode, Task
 
 MICRO_BATCH_TOKENS = 4096  # unique tokens of one backward pass of our optimizer step; about as many as TRL's has
@@ -139,7 +139,7 @@ class Rollout:
         self.watch.played.append(episodes)
         out: dict[str, Any] = {"prompt_ids": [], "completion_ids": [], "env_mask": [], "worth": []}
         for episode in episodes:
-            first, ours = len(episode.turns[0].observation_ids), set(action_places(episode))
+            first, ours = len(episode.turns[0].observation_ids), set(episode.conversations[0].places)
             out["prompt_ids"].append(episode.token_ids[:first])
             out["completion_ids"].append(episode.token_ids[first:])
             out["env_mask"].append([int(i in ours) for i in range(first, len(episode.token_ids))])
@@ -195,7 +195,7 @@ def disagreement(trainer: Any, policy: CausalLMPolicy, episodes: Sequence[Episod
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     ids = pad_sequence(rows, batch_first=True)
     theirs, _, _ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, ids.shape[1] - 1, batch_size=8)
-    theirs = torch.cat([theirs[b, [i - 1 for i in action_places(e)]] for b, e in enumerate(episodes)])
+    theirs = torch.cat([theirs[b, [i - 1 for i in e.conversations[0].places]] for b, e in enumerate(episodes)])
     names = {n.replace("base_model.model.", "model.", 1): p for n, p in trainer.model.named_parameters()}
     gaps, tree = [], token_tree(episodes)
     for share in (1.0, 0.0):

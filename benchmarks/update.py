@@ -31,7 +31,7 @@ from lit_agents.callbacks.memory import peak
 from lit_agents.policy.attention import ATTENTION
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.engine.transformers import TransformersEngine
-from lit_agents.rollout.trie import action_places, token_tree
+from lit_agents.rollout.trie import token_tree
 from lit_agents.types import Episode, StopReason, Task, Turn
 
 Loss = Callable[[CausalLMPolicy, Sequence[Episode]], Tensor]
@@ -81,9 +81,9 @@ def chosen(logits_UV: Tensor, targets_U: Tensor) -> Tensor:
 def padded_action_logits(policy: CausalLMPolicy, episodes: Sequence[Episode]) -> Tensor:
     with policy.precision():
         hidden_BTH = policy.hf.base_model(**padded_inputs(episodes), use_cache=False).last_hidden_state
-        rows = torch.tensor([b for b, e in enumerate(episodes) for _ in action_places(e)])
-        places = torch.tensor([p for e in episodes for p in action_places(e)])
-        targets = torch.tensor([e.token_ids[p] for e in episodes for p in action_places(e)])
+        rows = torch.tensor([b for b, e in enumerate(episodes) for _ in e.conversations[0].places])
+        places = torch.tensor([p for e in episodes for p in e.conversations[0].places])
+        targets = torch.tensor([e.token_ids[p] for e in episodes for p in e.conversations[0].places])
         logits_UV = policy.hf.get_output_embeddings()(hidden_BTH[rows, places - 1])
     weights = torch.tensor([advantage(e) for e in episodes])[rows]
     return -(chosen(logits_UV, targets) * weights).sum()
@@ -95,7 +95,7 @@ def padded_full_logits(policy: CausalLMPolicy, episodes: Sequence[Episode]) -> T
         logits_BTV = policy.hf(**inputs, use_cache=False).logits
     weights_BT = torch.zeros(inputs["input_ids"].shape)
     for b, e in enumerate(episodes):
-        weights_BT[b, action_places(e)] = advantage(e)
+        weights_BT[b, e.conversations[0].places] = advantage(e)
     return -(chosen(logits_BTV[:, :-1], inputs["input_ids"][:, 1:]) * weights_BT[:, 1:]).sum()
 
 

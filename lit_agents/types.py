@@ -104,6 +104,18 @@ class Turn:
     prompt_digest: str = ""
     """`lit_agents.rollout.digest.digest` of all tokens the engine was given before it sampled the action; empty for a
     demonstration. `lit_agents.audit` holds the tokens of the turns against it."""
+    window_start: int = 1
+    """The first turn, number 0, is always in sight, and so are those from this number on; what lies between was dropped from
+    the context before this turn."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Tokens as the model read and wrote them, from the first one on."""
+
+    ids: list[int]
+    places: list[int]
+    """Where in there the agent's own tokens stand that were sampled in this conversation, with all before them in sight."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +143,36 @@ class Episode:
         return next((float(t.signals["score"]) for t in reversed(self.turns) if "score" in t.signals), 0.0)
 
     @property
+    def conversations(self) -> list[Conversation]:
+        """The whole conversation, if all turns stayed in sight; if not, another one from each time on that some were dropped.
+
+        An action is trained where it was sampled: the places of all conversations, one after the other, are those of the A
+        action tokens.
+        """
+        talks: list[Conversation] = []
+        for k, turn in enumerate(self.turns):
+            if k == 0 or turn.window_start != self.turns[k - 1].window_start:
+                talks.append(Conversation(tokens_of(in_sight(self.turns[:k], turn.window_start)), []))
+            ids, places = talks[-1].ids, talks[-1].places
+            ids += turn.observation_ids
+            places += range(len(ids), len(ids) + len(turn.action_ids))
+            ids += turn.action_ids
+        return talks
+
+    @property
     def token_ids(self) -> list[int]:
-        """The whole conversation, as the model read and wrote it."""
-        return [i for turn in self.turns for i in (*turn.observation_ids, *turn.action_ids)]
+        """What was in sight in the end: the whole conversation, if all turns stayed in sight."""
+        return self.conversations[-1].ids if self.turns else []
+
+
+def in_sight(turns: Sequence[Turn], window_start: int) -> list[Turn]:
+    """The first turn and those from a number on."""
+    return [*turns[:1], *turns[max(1, window_start) :]]
+
+
+def tokens_of(turns: Sequence[Turn]) -> list[int]:
+    """What was read and written, in order."""
+    return [i for turn in turns for i in (*turn.observation_ids, *turn.action_ids)]
 
 
 @dataclass(frozen=True)
@@ -190,7 +229,16 @@ class TokenTree:
     last_B: Tensor
     """The node of each episode's last token."""
     tokens: int
-    """How many tokens the episodes have when each is counted in full; ``tokens / S`` is what sharing saves."""
+    """How many tokens the conversations have when each is counted in full; ``tokens / S`` is what sharing saves."""
+
+    @property
+    def leaves(self) -> list[int]:
+        """The last node of every conversation that is not the beginning of another one."""
+        return [node for node, end in enumerate(self.ends_S.tolist()) if end == node + 1]
+
+    def path(self, node: int) -> Tensor:
+        """A node and all before it in its conversation."""
+        return (self.ends_S[: node + 1] > node).nonzero().squeeze(1)
 
     def to(self, device: torch.device) -> TokenTree:
         """A copy on a device."""

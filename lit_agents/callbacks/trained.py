@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lit_agents.rollout.digest import digest, digest_floats
 from lit_agents.rollout.ranks import from_all_ranks
 from lit_agents.run_folder import RunFolder
-from lit_agents.types import TokenBatch
+from lit_agents.types import TokenBatch, TokenTree
 
 
 def trained_rows(batch: TokenBatch, step: int) -> list[dict[str, Any]]:
@@ -21,38 +20,49 @@ def trained_rows(batch: TokenBatch, step: int) -> list[dict[str, Any]]:
         step: optimizer steps of the stage so far.
 
     Returns:
-        Per episode: digest and length of its conversation; ``runs``, the tokens with a weight in the loss as ``[place in the
-        conversation, ids]`` per uninterrupted run of them; the digest of the log-probabilities they are held against; the
-        version the batch says it was sampled with.
+        Per episode: the digest of all that was in sight in the end; ``runs``, the tokens with a weight in the loss as ``[place
+        in their conversation, ids, digest of the tokens before them]`` per uninterrupted run of them; the digest of the
+        log-probabilities they are held against; the version the batch says it was sampled with.
     """
     tree = batch.tree
-    after_S = tree.positions_S + 1  # a token sampled after a node stands one place further
-    places_BA, ids_BA = after_S[tree.sources_U][tree.index_BA], tree.targets_U[tree.index_BA]
+    sources_BA, ids_BA = tree.sources_U[tree.index_BA], tree.targets_U[tree.index_BA]
     rows = []
     for b, last in enumerate(tree.last_B.tolist()):
-        path = torch.nonzero(tree.ends_S[: last + 1] > last).squeeze(1)  # the last node and all its ancestors
         mask = batch.weights_BA[b] != 0  # every loss is a sum over these, whatever the tree says of its tokens
         rows.append(
             {
                 "step": step,
                 "version": batch.policy_version,
-                "conversation": digest(tree.ids_S[path].tolist()),
-                "tokens": len(path),
-                "runs": _runs(places_BA[b][mask], ids_BA[b][mask]),
+                "conversation": digest(tree.ids_S[tree.path(last)].tolist()),
+                "runs": _runs(tree, sources_BA[b][mask], ids_BA[b][mask]),
                 "logprobs": digest_floats(batch.old_logprobs_BA[b][mask].tolist()),
             }
         )
     return rows
 
 
-def _runs(places: Tensor, ids: Tensor) -> list[tuple[int, list[int]]]:
-    runs: list[tuple[int, list[int]]] = []
-    for place, token in zip(places.tolist(), ids.tolist(), strict=True):
-        if runs and runs[-1][0] + len(runs[-1][1]) == place:
+def _runs(tree: TokenTree, sources: Tensor, ids: Tensor) -> list[tuple[int, list[int], str]]:
+    """Tokens one after the other, where each is the node that the next one comes after."""
+    runs: list[tuple[int, list[int], str]] = []
+    before = -1
+    for source, token in zip(sources.tolist(), ids.tolist(), strict=True):
+        if runs and _follows(tree, before, runs[-1][1][-1], source):
             runs[-1][1].append(token)
         else:
-            runs.append((place, [token]))
+            path = tree.path(source)
+            runs.append((len(path), [token], digest(tree.ids_S[path].tolist())))
+        before = source
     return runs
+
+
+def _follows(tree: TokenTree, before: int, token: int, source: int) -> bool:
+    """Whether a node is this token, sampled after the node before it."""
+    below = before < source < int(tree.ends_S[before])
+    return (
+        below
+        and int(tree.positions_S[source]) == int(tree.positions_S[before]) + 1
+        and int(tree.ids_S[source]) == token
+    )
 
 
 class TrainedTokens(Callback):

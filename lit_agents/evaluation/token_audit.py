@@ -19,10 +19,10 @@ from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.chat import ChatFormat
 from lit_agents.rollout.digest import digest, digest_floats
 from lit_agents.rollout.trie import token_tree
-from lit_agents.types import Episode, StopReason
+from lit_agents.types import Episode, StopReason, in_sight, tokens_of
 
-Runs = tuple[tuple[int, tuple[int, ...]], ...]
-"""Trained tokens of a conversation: place of the first one of an uninterrupted run, and the run."""
+Runs = tuple[tuple[int, tuple[int, ...], str], ...]
+"""Trained tokens: per uninterrupted run the place of its first one, the run, and the digest of all that stands before it."""
 
 
 @dataclass
@@ -40,15 +40,17 @@ class Findings:
 
 
 def own_runs(episode: Episode) -> Runs:
-    """Where the agent's own tokens stand, from the lengths of its turns alone."""
-    runs: list[tuple[int, tuple[int, ...]]] = []
-    place = 0
-    for turn in episode.turns:
-        place += len(turn.observation_ids)
-        if turn.action_ids:
-            runs.append((place, turn.action_ids))
-        place += len(turn.action_ids)
-    return tuple(runs)
+    """Where the agent's own tokens stand, from its turns alone."""
+    prompts = [prompt_of(episode, k) for k in range(len(episode.turns))]
+    return tuple(
+        (len(prompt), turn.action_ids, digest(prompt)) for prompt, turn in zip(prompts, episode.turns, strict=True)
+    )
+
+
+def prompt_of(episode: Episode, k: int) -> list[int]:
+    """What was in sight before the action of turn k."""
+    turn = episode.turns[k]
+    return [*tokens_of(in_sight(episode.turns[:k], turn.window_start)), *turn.observation_ids]
 
 
 def check_episode(stored: StoredEpisode, chat: ChatFormat, findings: Findings) -> None:
@@ -56,7 +58,6 @@ def check_episode(stored: StoredEpisode, chat: ChatFormat, findings: Findings) -
     episode, end = stored.episode, chat.end_id
     name = f"{stored.phase}, iteration {stored.iteration}, task {episode.task.id}, member {episode.member}"
     findings.checked["episodes"] += 1
-    before: list[int] = []
     for k, turn in enumerate(episode.turns):
         here = f"{name}, turn {k + 1}"
         rendered = chat.next(turn.observation) if k else chat.first(turn.observation)
@@ -65,11 +66,12 @@ def check_episode(stored: StoredEpisode, chat: ChatFormat, findings: Findings) -
             "observations",
             f"{here}: the observation's tokens are not its text's",
         )
-        before += turn.observation_ids
         sampled = turn.policy_version >= 0
         if sampled:
             fault = f"{here}: the turns before it are not what the action was sampled after"
-            findings.expect(digest(before) == turn.prompt_digest, "prompts that continue the turns before", fault)
+            findings.expect(
+                digest(prompt_of(episode, k)) == turn.prompt_digest, "prompts that continue the turns before", fault
+            )
         findings.expect(
             len(turn.action_logprobs) == (len(turn.action_ids) if sampled else 0),
             "actions",
@@ -82,7 +84,6 @@ def check_episode(stored: StoredEpisode, chat: ChatFormat, findings: Findings) -
         findings.expect(
             chat.action_text(turn.action_ids) == turn.action, "texts", f"{here}: the action's text is not its tokens'"
         )
-        before += turn.action_ids
     demonstrated = all(turn.policy_version < 0 for turn in episode.turns)
     good = not episode.turns or demonstrated == (stored.phase == "sft")
     fault = f"{name}: demonstrated where the policy plays, or sampled where the expert does"
@@ -139,7 +140,7 @@ class TrainedAudit:
 
     def add_trained(self, content: Mapping[str, Any]) -> None:
         """A line of ``trained.jsonl``."""
-        runs = tuple((int(place), tuple(ids)) for place, ids in content["runs"])
+        runs = tuple((int(place), tuple(ids), before) for place, ids, before in content["runs"])
         row = (content["conversation"], runs, content["logprobs"], content["version"])
         self._trained.setdefault((content["stage"], content["iteration"]), Counter())[row] += 1
 
@@ -161,7 +162,7 @@ class TrainedAudit:
         """Nothing else is trained than what was sampled."""
         for row, count in rows.items():
             findings.checked["trained rows"] += count
-            findings.checked["trained tokens"] += count * sum(len(ids) for _, ids in row[1])
+            findings.checked["trained tokens"] += count * sum(len(ids) for _, ids, _ in row[1])
             if row not in sampled:
                 findings.faults.append(f"{here}: trained on {_difference(row, sampled)}")
             elif count % passes or count > passes * sampled[row]:
@@ -189,26 +190,34 @@ class TrainedAudit:
 def _difference(row: Row, sampled: Mapping[Row, int]) -> str:
     """What distinguishes a trained row from the nearest episode there is."""
     conversation, runs, _, version = row
-    mine = {place + i: token for place, ids in runs for i, token in enumerate(ids)}
-
-    def tokens_of(other: Row) -> dict[int, int]:
-        return {place + i: token for place, ids in other[1] for i, token in enumerate(ids)}
-
+    mine = _by_place(runs)
     if not sampled:
         return "a row, but no episode was kept"
-    nearest = max(sampled, key=lambda other: (other[0] == conversation, len(mine.items() & tokens_of(other).items())))
-    theirs = tokens_of(nearest)
+    nearest = max(
+        sampled, key=lambda other: (other[0] == conversation, len(mine.items() & _by_place(other[1]).items()))
+    )
+    theirs = _by_place(nearest[1])
     if extra := sorted(mine.keys() - theirs.keys()):
-        return f"place {extra[0]} and {len(extra) - 1} more, which the agent did not sample"
+        return f"place {extra[0][1]} and {len(extra) - 1} more, which the agent did not sample"
     if missing := sorted(theirs.keys() - mine.keys()):
-        return f"a row without place {missing[0]} and {len(missing) - 1} more, which the agent sampled"
+        return f"a row without place {missing[0][1]} and {len(missing) - 1} more, which the agent sampled"
     if other := sorted(place for place in mine if mine[place] != theirs[place]):
-        return f"token {mine[other[0]]} at place {other[0]}, where {theirs[other[0]]} was sampled"
-    if nearest[0] != conversation:
+        return f"token {mine[other[0]]} at place {other[0][1]}, where {theirs[other[0]]} was sampled"
+    if (nearest[0], [before for *_, before in nearest[1]]) != (conversation, [before for *_, before in runs]):
         return "a conversation whose observations are not those the agent was shown"
     if nearest[3] != version:
         return f"version {version}, sampled by {nearest[3]}"
     return "other log-probabilities than those noted when it was sampled"
+
+
+def _by_place(runs: Runs) -> dict[tuple[int, int], int]:
+    """Tokens by number of their conversation and place in it; in another conversation places begin anew."""
+    found: dict[tuple[int, int], int] = {}
+    talk, last = 0, 0
+    for place, ids, _ in runs:
+        talk, last = talk + (place < last), place
+        found |= {(talk, place + i): token for i, token in enumerate(ids)}
+    return found
 
 
 @dataclass(frozen=True)

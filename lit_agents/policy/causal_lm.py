@@ -206,8 +206,7 @@ class CausalLMPolicy(nn.Module):
             folds, kind = self.config.num_attention_heads // kv_heads(self.config), self.device.type
             compute = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
             return self.hidden(tree.ids_S, tree.positions_S, tree_attention(tree, folds, compute))
-        leaves = sorted(set(tree.last_B.tolist()))
-        paths = [torch.nonzero(tree.ends_S[: leaf + 1] > leaf).squeeze(1) for leaf in leaves]
+        paths = [tree.path(leaf) for leaf in tree.leaves]
         hidden_RTH = self.hidden_of_rows([tree.ids_S[path].tolist() for path in paths])
         row_S = torch.zeros_like(tree.ids_S)
         for row, path in enumerate(paths):
@@ -216,8 +215,7 @@ class CausalLMPolicy(nn.Module):
 
     def computed(self, tree: TokenTree) -> int:
         """Tokens that go through the model for a tree."""
-        leaves = list(set(tree.last_B.tolist()))
-        return len(tree.ids_S) if self.takes_trees else int((tree.positions_S[leaves] + 1).sum())
+        return len(tree.ids_S) if self.takes_trees else int((tree.positions_S[tree.leaves] + 1).sum())
 
     def logits(self, hidden: Tensor, temperature: float) -> Tensor:
         """(..., H) -> (..., V) in at least float32, divided by the temperature."""

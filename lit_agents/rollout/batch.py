@@ -76,21 +76,22 @@ def balanced(sizes: Sequence[int], parts: int) -> list[list[int]]:
     return runs
 
 
-def packed(sequences: Sequence[Sequence[int]], groups: Sequence[int], budget: int) -> list[list[int]]:
+def packed(episodes: Sequence[Episode], groups: Sequence[int], budget: int) -> list[list[int]]:
     """Indices in runs of neighbours, as few as a greedy hand makes, each of at most ``budget`` distinct tokens.
 
-    A group stays in one piece, so that its members share their beginning, unless it alone is above the budget. A sequence
+    A group stays in one piece, so that its members share their beginning, unless it alone is above the budget. An episode
     that alone is above it is a run of its own.
 
     Args:
-        groups: number of each sequence's group; the members of a group are neighbours.
+        groups: number of each episode's group; the members of a group are neighbours.
     """
+    talks = [[talk.ids for talk in episode.conversations] for episode in episodes]
 
     def fits(run: list[int]) -> bool:
-        return distinct_tokens([sequences[i] for i in run]) <= budget
+        return distinct_tokens([ids for i in run for ids in talks[i]]) <= budget
 
     runs: list[list[int]] = []
-    for _, members in groupby(range(len(sequences)), key=groups.__getitem__):
+    for _, members in groupby(range(len(episodes)), key=groups.__getitem__):
         group = list(members)
         for unit in [group] if fits(group) else [[i] for i in group]:
             if runs and fits(runs[-1] + unit):
@@ -119,15 +120,15 @@ def batches(
         share: from the tokens (or episodes, if those count the same) of a minibatch, those left out included, to what its
             weights sum to: how ranks agree on one mean.
     """
-    sequences, groups = [e.token_ids for e in credited.episodes], credited.group_B.tolist()
-    for chosen in balanced([len(sequences[b]) for b in order], minibatches):
+    episodes, groups = credited.episodes, credited.group_B.tolist()
+    for chosen in balanced([sum(len(talk.ids) for talk in episodes[b].conversations) for b in order], minibatches):
         rows = [order[i] for i in chosen]
         mask_BA = credited.columns.mask_BA[rows]
         weights_BA = token_weights(mask_BA, per_episode) * share(float(len(rows) if per_episode else mask_BA.sum()))
         weight_of = dict(zip(rows, weights_BA, strict=True))
         if skip_zero:
             rows = [b for b in rows if bool(credited.advantages_BA[b].any())]
-        runs = packed([sequences[b] for b in rows], [groups[b] for b in rows], budget)
+        runs = packed([episodes[b] for b in rows], [groups[b] for b in rows], budget)
         parts = tuple(_batch(credited, [rows[i] for i in run], weight_of) for run in runs)
         yield Minibatch(parts, credited.policy_version)
 

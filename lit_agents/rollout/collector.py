@@ -12,7 +12,7 @@ from lit_agents.errors import BadInput
 from lit_agents.policy.chat import ChatFormat
 from lit_agents.rollout.limits import Limits
 from lit_agents.rollout.players import Choice, Player, Situation
-from lit_agents.types import Episode, Signal, StopReason, Task, Turn
+from lit_agents.types import Episode, Signal, StopReason, Task, Turn, in_sight, tokens_of
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class _Draft:
     turns: list[Turn] = field(default_factory=list)
     asked: bool = False
     """The player thinks of an action."""
+    window_start: int = 1
+    """As in `Turn`."""
 
     def episode(self, stop: StopReason, error: str = "") -> Episode:
         return Episode(self.job.task, self.job.member, tuple(self.turns), stop, self.max_score, error)
@@ -124,7 +126,7 @@ class Collector:
 
     def _draft(self, job: Job, start: Start) -> _Draft:
         ids = self._chat.first(start.observation)
-        if len(ids) + self._max_tokens > self._limits.context:
+        if not self._fits(ids):
             reason = (
                 f"{self._limits.context} tokens; the first message of task {job.task.id} has {len(ids)}, and an action "
                 f"of up to {self._max_tokens} must fit behind it."
@@ -137,11 +139,15 @@ class Collector:
         ended: dict[int, Episode] = {}
         situations = []
         for session, draft in sorted(drafts.items()):
-            if not draft.asked and len(draft.ids) + self._max_tokens > self._limits.context:
+            if draft.asked:
+                continue
+            rewound = self._slide(draft)
+            if not self._fits(draft.ids):
                 ended[session] = draft.episode(StopReason.CONTEXT_LIMIT)
-            elif not draft.asked:
-                situations.append(Situation(session, tuple(draft.ids), (*draft.job.key, len(draft.turns))))
-                draft.asked = True
+                continue
+            key = (*draft.job.key, len(draft.turns))
+            situations.append(Situation(session, tuple(draft.ids), key, rewound))
+            draft.asked = True
         choices: dict[int, Choice] = {}
         for session, choice in self._chosen(drafts, situations, player).items():
             draft = drafts[session]
@@ -158,6 +164,23 @@ class Collector:
             if episode := self._after(drafts[session], choices[session], result, player.version):
                 ended[session] = episode
         return ended
+
+    def _fits(self, ids: Sequence[int]) -> bool:
+        """Whether the longest action has its place behind them."""
+        return len(ids) + self._max_tokens <= self._limits.context
+
+    def _slide(self, draft: _Draft) -> int | None:
+        """Drop old turns out of sight, if there are too many; if any were, how many first tokens stay."""
+        window, count = self._limits.window, len(draft.turns)
+        if window is None or (count - draft.window_start <= window.turns and self._fits(draft.ids)):
+            return None
+        for start in range(max(draft.window_start, count - window.keep), count + 1):
+            ids = [*tokens_of(in_sight(draft.turns, start)), *draft.observation_ids]
+            if self._fits(ids):
+                break
+        rewound = len(tokens_of(draft.turns[:1])) if start > draft.window_start else None
+        draft.window_start, draft.ids = start, ids
+        return rewound
 
     def _chosen(
         self, drafts: Mapping[int, _Draft], situations: Sequence[Situation], player: Player
@@ -189,6 +212,7 @@ class Collector:
 
     def _append(self, draft: _Draft, choice: Choice, version: int, signals: Mapping[str, Signal]) -> None:
         seen, ids = draft.observation, draft.observation_ids
-        turn = Turn(seen, ids, choice.text, choice.ids, choice.logprobs, version, signals, choice.prompt_digest)
+        own = (choice.text, choice.ids, choice.logprobs, version)
+        turn = Turn(seen, ids, *own, signals, choice.prompt_digest, draft.window_start)
         draft.turns.append(turn)
         draft.ids += choice.ids

@@ -229,7 +229,7 @@ def _assessed(found: Iteration, module: AgentModule, budget: int, mask_BA: Tenso
     """`AgentModule.assess` over all episodes, in parts."""
     own_BA, reference_BA, values_BA = (torch.zeros(mask_BA.shape) for _ in range(3))
     whole = Assessment(own_BA, reference_BA, values_BA, torch.zeros(len(mask_BA)))
-    for rows in packed([e.token_ids for e in found.episodes], found.group_numbers().tolist(), budget):
+    for rows in packed(found.episodes, found.group_numbers().tolist(), budget):
         tree = token_tree([found.episodes[b] for b in rows]).to(module.policy.device)
         part = Assessment(*(x.float().cpu() for x in module.assess(tree)))
         for column_BA, some_BA in zip(whole[:3], part[:3], strict=True):

@@ -21,9 +21,11 @@ class Situation:
     session: int
     """Its place in the pool and in the engine."""
     ids: tuple[int, ...]
-    """The conversation so far."""
+    """What is in sight of the conversation so far."""
     key: tuple[object, ...]
     """What its random numbers belong to: seed, iteration, task, member, attempt and turn."""
+    rewound: int | None = None
+    """Turns were dropped out of sight: of what was in sight before, only so many first tokens still are."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,9 @@ class PolicyPlayer(Player):
 
     def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure]:
         """See `Player`."""
+        for s in situations:
+            if s.rewound is not None:
+                self._engine.rewind(s.session, s.rewound)
         requests = [Request(s.session, s.ids, stream(*s.key)) for s in situations]
         self._digests |= {request.session: digest(request.ids) for request in requests}
         said = self._engine.generate(requests, self._sampling)

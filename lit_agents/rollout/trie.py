@@ -38,17 +38,6 @@ class _Growing:
         del self.path[depth:]
 
 
-def action_places(episode: Episode) -> list[int]:
-    """(A,) where in `Episode.token_ids` the action tokens stand."""
-    places: list[int] = []
-    position = 0
-    for turn in episode.turns:
-        position += len(turn.observation_ids)
-        places += range(position, position + len(turn.action_ids))
-        position += len(turn.action_ids)
-    return places
-
-
 def distinct_tokens(sequences: Sequence[Sequence[int]]) -> int:
     """How many nodes the tries of these sequences have."""
     total, before = 0, list[int]()
@@ -67,19 +56,23 @@ def _shared(first: Sequence[int], second: Sequence[int]) -> int:
 def token_tree(episodes: Sequence[Episode]) -> TokenTree:
     """Every distinct token of the episodes once; sorted, so that all that begins alike stands together."""
     growing = _Growing()
-    sequences = [episode.token_ids for episode in episodes]
+    talks = [(b, talk) for b, episode in enumerate(episodes) for talk in episode.conversations]
     paths: dict[int, list[int]] = {}
-    for b in sorted(range(len(sequences)), key=sequences.__getitem__):
-        paths[b] = growing.add(sequences[b])
+    for t in sorted(range(len(talks)), key=lambda t: talks[t][1].ids):
+        paths[t] = growing.add(talks[t][1].ids)
     growing.close(0)
-    width = max((len(action_places(e)) for e in episodes), default=0)
+    pairs: list[list[tuple[int, int]]] = [[] for _ in episodes]  # of each action token: the node before it, and itself
+    last = [0] * len(episodes)
+    for t, (b, talk) in enumerate(talks):
+        pairs[b] += [(paths[t][place - 1], talk.ids[place]) for place in talk.places]
+        last[b] = paths[t][-1]
+    width = max(map(len, pairs), default=0)
     index = torch.zeros(len(episodes), width, dtype=torch.long)
     mask = torch.zeros(len(episodes), width, dtype=torch.bool)
     seen: dict[tuple[int, int], int] = {}
-    for b, episode in enumerate(episodes):
-        pairs = [(paths[b][place - 1], sequences[b][place]) for place in action_places(episode)]
-        index[b, : len(pairs)] = torch.tensor([seen.setdefault(pair, len(seen)) for pair in pairs], dtype=torch.long)
-        mask[b, : len(pairs)] = True
+    for b, own in enumerate(pairs):
+        index[b, : len(own)] = torch.tensor([seen.setdefault(pair, len(seen)) for pair in own], dtype=torch.long)
+        mask[b, : len(own)] = True
     sources, targets = zip(*seen, strict=True) if seen else ((), ())
     return TokenTree(
         ids_S=torch.tensor(growing.ids, dtype=torch.long),
@@ -89,6 +82,6 @@ def token_tree(episodes: Sequence[Episode]) -> TokenTree:
         targets_U=torch.tensor(targets, dtype=torch.long),
         index_BA=index,
         mask_BA=mask,
-        last_B=torch.tensor([paths[b][-1] for b in range(len(episodes))], dtype=torch.long),
-        tokens=sum(map(len, sequences)),
+        last_B=torch.tensor(last, dtype=torch.long),
+        tokens=sum(len(talk.ids) for _, talk in talks),
     )

@@ -144,11 +144,11 @@ def test_gradients_are_those_of_one_large_part_and_of_every_conversation_alone(
     policy = CausalLMPolicy(str(folder), dtype="float64", gradient_checkpointing=checkpointing)
     policy.load()
     episodes = [e for g in range(3) for e in forest(g, episodes=4, vocabulary=200)]
-    sequences, groups = [e.token_ids for e in episodes], [b // 4 for b in range(12)]
+    groups = [b // 4 for b in range(12)]
     expected = plain(policy, episodes)
     numbers = set()
     for budget in (LARGE, 60, 30, 1):
-        runs = packed(sequences, groups, budget)
+        runs = packed(episodes, groups, budget)
         numbers.add(len(runs))
         found = gradients(policy, [token_tree([episodes[b] for b in run]) for run in runs])
         for name, gradient in expected.items():

@@ -20,7 +20,7 @@ from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.rollout.batch import batches
 from lit_agents.rollout.iteration import Iteration, credited
-from lit_agents.rollout.trie import action_places, token_tree
+from lit_agents.rollout.trie import token_tree
 from lit_agents.types import EpisodeGroup, StopReason, TurnRewards
 from tests.algorithm.hand_fed import KINDS, LARGE, collected, cut, made, played_by, train
 from tests.algorithm.trainers import QUIET
@@ -212,7 +212,7 @@ def test_a_step_is_the_learning_rate_times_the_policy_gradient_over_single_conve
         others = [totals[j] for j in range(9) if j // 3 == b // 3 and j != b]
         advantage = totals[b] - sum(others) / 2
         logprobs = module.policy.score(token_tree([e]), 1.0).logprobs_BA[0]
-        for i in range(len(action_places(e))):
+        for i in range(len(e.conversations[0].places)):
             loss, tokens = loss - advantage * logprobs[i], tokens + 1
     gradients = torch.autograd.grad(loss / tokens, list(module.policy.trainable.values()))
     before = [p.detach().clone() for p in module.policy.trainable.values()]
@@ -222,7 +222,7 @@ def test_a_step_is_the_learning_rate_times_the_policy_gradient_over_single_conve
     numbers = {name: float(value) for name, value in fitted.callback_metrics.items()}
     assert numbers["train/logprob_gap"] < 1e-6 and numbers["train/clip_fraction"] == 0
     values = [(totals[b] - sum(totals[j] for j in range(9) if j // 3 == b // 3 and j != b) / 2) for b in range(9)]
-    lengths = [len(action_places(e)) for e in found.episodes]
+    lengths = [len(e.conversations[0].places) for e in found.episodes]
     mean = sum(v * n for v, n in zip(values, lengths, strict=True)) / sum(lengths)
     assert numbers["train/policy_loss"] == pytest.approx(-mean, abs=1e-5)  # at ratio 1 the loss is minus the mean
 

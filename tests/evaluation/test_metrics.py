@@ -20,6 +20,7 @@ from tests.reward.episodes import episode
 WON = episode([0, 1], StopReason.WON, valid=[False, True], labels={"tier": "easy"})
 LOST = episode([0], StopReason.LOST, labels={"tier": "hard"})
 CUT = episode([0, 0, None], StopReason.UNFINISHED_ACTION, labels={"tier": "easy"})
+CUT = replace(CUT, turns=(*CUT.turns[:2], replace(CUT.turns[2], window_start=2)))
 CRASHED = episode([0, 0, 0], StopReason.ENVIRONMENT_CRASH, labels={"tier": "easy"})
 
 WON, LOST, CUT, CRASHED = (
@@ -62,6 +63,7 @@ def test_every_number_is_as_worked_by_hand():
     assert numbers["invalid_rate"] == pytest.approx(1 / 5)  # five played actions, the first of WON invalid
     assert numbers["unfinished_rate"] == pytest.approx(1 / 6)
     assert numbers["action_tokens"] == 2
+    assert numbers["slid"] == pytest.approx(1 / 3)
     assert numbers["failures"] == 1
     assert numbers["failure/environment_crash"] == 1
     assert numbers["failure/environment_died"] == 0

@@ -47,6 +47,40 @@ def test_a_sound_run_has_no_fault_and_everything_was_looked_at(sound: Path):
     assert found.largest < 1e-3
 
 
+@pytest.fixture(scope="module")
+def slid(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose episodes are longer than what is in sight."""
+    folder = tmp_path_factory.mktemp("slid")
+    (folder / "toy.yaml").write_text(TOY.format(weights=tiny_weights))
+    fit(["--config", str(folder / "toy.yaml"), "--run", str(folder / "run"), "--keep_weights", "1", "--data.tasks", "r6-w2",
+         "--data.limits.turns", "6", "--data.limits.context", "250", "--trainer.max_epochs", "1",
+         "--trainer.check_val_every_n_epoch", "1", "--data.limits.window", '{"turns": 3, "keep": 1}'])  # fmt: skip
+    return folder / "run"
+
+
+def test_a_run_whose_old_turns_drop_out_of_sight_is_sound(slid: Path):
+    found, stored = audit(slid), list(read_episodes(slid / "episodes.jsonl"))
+    assert found.findings.faults == [] and found.largest < 1e-3 and found.unknown == 0
+    for phase in ("sft", "rl"):
+        assert any(len(s.episode.conversations) > 1 for s in stored if s.phase == phase)
+    lines = [json.loads(line) for line in (slid / "trained.jsonl").read_text().splitlines()]
+    assert max(len(line["runs"]) for line in lines) == 6  # every turn, the ones after a slide too
+
+
+@pytest.mark.parametrize("start", [1, 3])
+def test_a_turn_that_was_sampled_with_others_in_sight_is_a_fault(slid: Path, tmp_path: Path, start: int, capsys):
+    run = Path(shutil.copytree(slid, tmp_path / "run"))
+    rows = [json.loads(line) for line in (run / "episodes.jsonl").read_text().splitlines()]
+    long = next(row for row in rows if row["phase"] == "rl" and len(row["turns"]) == 6)
+    assert long["turns"][-1]["window_start"] == 4
+    long["turns"][-1]["window_start"] = start
+    (run / "episodes.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert main([str(run)]) == 1
+    said = capsys.readouterr().out
+    assert "turn 6: the turns before it are not what the action was sampled after" in said
+    assert "rl, iteration 1: trained on" in said and "was not trained on" in said
+
+
 def test_weights_that_were_not_kept_are_counted(sound: Path, tmp_path: Path, capsys):
     run = Path(shutil.copytree(sound, tmp_path / "run"))
     for path in run.glob("checkpoints/rl/step*.ckpt"):
@@ -77,7 +111,8 @@ def other_token(rows: list[dict[str, Any]]) -> None:
 
 def unmasked_observation(rows: list[dict[str, Any]]) -> None:
     row = next(row for row in rows if row["stage"] == "rl")
-    row["runs"][0] = [row["runs"][0][0] - 1, [10, *row["runs"][0][1]]]
+    place, ids, before = row["runs"][0]
+    row["runs"][0] = [place - 1, [10, *ids], before]
 
 
 def masked_action(rows: list[dict[str, Any]]) -> None:
@@ -252,6 +287,6 @@ def test_a_run_of_smollm2_in_real_games_has_no_fault(tmp_path: Path, capsys, dty
     found = audit(tmp_path / "run")
     assert found.findings.checked["log-probabilities computed again"] > 200 and found.unknown == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "trained.jsonl").read_text().splitlines()]
-    tokens = sum(len(ids) for line in lines for _, ids in line["runs"])
+    tokens = sum(len(ids) for line in lines for _, ids, _ in line["runs"])
     assert found.findings.checked["trained tokens"] == tokens > 0
     assert found.largest < (1.0 if dtype == "bfloat16" else 2e-4)

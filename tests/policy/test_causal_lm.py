@@ -27,9 +27,9 @@ from lit_agents.errors import BadInput
 from lit_agents.policy import causal_lm, lm_head
 from lit_agents.policy.attention import TreeAttention
 from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
-from lit_agents.rollout.trie import action_places, token_tree
+from lit_agents.rollout.trie import token_tree
 from lit_agents.types import Episode
-from tests.rollout.handmade import episode
+from tests.rollout.handmade import acted, episode
 from tests.tiny import tiny_tokenizer
 
 MODELS = {
@@ -94,22 +94,24 @@ def shared_beginnings(seed: int, episodes: int = 6) -> list[Episode]:
     for member in range(episodes):
         seen, said = firsts[member % 2]
         turns = [(seen, said if rng.random() < 0.5 else some(1, 4))]
-        turns += [(some(2, 5), some(1, 4)) for _ in range(rng.randrange(3))]
-        made.append(episode(turns, member=member))
+        turns += [(some(2, 5), some(1, 4)) for _ in range(rng.randrange(5))]
+        window = [1, 1, 2, 2, 4][: len(turns)] if member % 3 else []  # for some, turns drop out of sight
+        made.append(episode(turns, member=member, window=window))
     return [*made, made[0]]
 
 
 def naive(model: PreTrainedModel, episodes: list[Episode], temperature: float) -> tuple[list[Tensor], list[Tensor]]:
-    """Log-probabilities and entropies of action tokens, one whole conversation at a time, full logits."""
+    """Log-probabilities and entropies of action tokens, one at a time after all that was in sight."""
     logprobs, entropies = [], []
     for e in episodes:
-        ids = torch.tensor(e.token_ids)
-        logits_TV = model(ids[None]).logits[0] / temperature
-        assert logits_TV.dtype == torch.float64
-        logp_TV = torch.log_softmax(logits_TV, dim=-1)
-        places = action_places(e)
-        logprobs.append(torch.stack([logp_TV[t - 1, ids[t]] for t in places]))
-        entropies.append(torch.stack([-sum(p * p.log() for p in logp_TV[t - 1].exp()) for t in places]).detach())
+        scores = []
+        for before, token in acted(e):
+            logits_V = model(torch.tensor([before])).logits[0, -1] / temperature
+            assert logits_V.dtype == torch.float64
+            logp_V = torch.log_softmax(logits_V, dim=-1)
+            scores.append((logp_V[token], -sum(p * p.log() for p in logp_V.exp()).detach()))
+        logprobs.append(torch.stack([logprob for logprob, _ in scores]))
+        entropies.append(torch.stack([entropy for _, entropy in scores]))
     return logprobs, entropies
 
 
@@ -173,10 +175,10 @@ def test_hidden_states_are_those_before_each_action_token_and_after_the_last(fol
     with torch.no_grad():
         scores = policy.score(token_tree(episodes), 1.0)
         for b, e in enumerate(episodes):
-            hidden_TH = model.base_model(torch.tensor(e.token_ids)[None]).last_hidden_state[0]
-            places = action_places(e)
-            assert_same(scores.hidden_BAH[b, : len(places)], hidden_TH[[t - 1 for t in places]])
-            assert_same(scores.last_BH[b], hidden_TH[-1])
+            read = [before for before, _ in acted(e)] + [e.token_ids]
+            *before_H, last_H = (model.base_model(torch.tensor([ids])).last_hidden_state[0, -1] for ids in read)
+            assert_same(scores.hidden_BAH[b, : len(before_H)], torch.stack(before_H))
+            assert_same(scores.last_BH[b], last_H)
 
 
 def test_padding_scores_0_and_an_early_token_matters(folders):

@@ -270,6 +270,26 @@ def test_a_conversation_the_engine_knows_otherwise_is_refused_until_it_is_releas
     assert found == expected
 
 
+def test_a_conversation_goes_on_after_its_middle_was_dropped_and_its_beginning_is_not_read_again(
+    policy: CausalLMPolicy,
+):
+    first, sampling = tuple(range(20)), Sampling(max_tokens=4)
+    engine = engine_for(policy)
+    (said,) = answers(engine, [Request(0, first, stream(0))], sampling)
+    (more,) = answers(engine, [Request(0, (*first, *said.ids, *range(50, 90)), stream(1))], sampling)
+    kept = (*first, *said.ids)
+    slid = (*kept, *range(60, 90), *more.ids, 7)
+    engine.rewind(0, len(kept))
+    computed, asked = engine.cost.computed_tokens, engine.cost.prompt_tokens
+    (found,) = answers(engine, [Request(0, slid, stream(2))], sampling)
+    assert engine.cost.computed_tokens - computed == len(slid) - len(kept) + len(found.ids) - 1
+    assert engine.cost.prompt_tokens - asked == len(slid) - len(kept)
+    (expected,) = answers(engine_for(policy), [Request(0, slid, stream(2))], sampling)
+    assert found.ids == expected.ids and found.logprobs == pytest.approx(expected.logprobs, abs=1e-5)
+    with pytest.raises(RuntimeError, match="conversation 0 does not continue"):
+        answers(engine, [Request(0, (*kept, 1, 2), stream(3))], sampling)
+
+
 def test_an_action_under_way_is_not_asked_for_again_and_ends_with_its_conversation(policy: CausalLMPolicy):
     engine, sampling = engine_for(policy, stragglers=0.9), Sampling(max_tokens=9)
     said = engine.generate([Request(s, (s, 2, 3), stream(s)) for s in range(4)], sampling)

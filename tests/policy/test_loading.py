@@ -18,7 +18,7 @@ from lit_agents.policy.sampling import Sampling, stream
 from lit_agents.rollout.trie import token_tree
 from tests.policy.asking import answers
 from tests.policy.test_causal_lm import naive, padded, shared_beginnings
-from tests.rollout.handmade import episode
+from tests.rollout.handmade import acted, episode
 from tests.tiny import tiny_tokenizer
 
 SMALL = {
@@ -64,15 +64,13 @@ def test_a_model_that_cannot_take_trees_says_so_and_computes_every_conversation_
     with torch.no_grad():
         scores = policy.score(tree, 1.0)
         for b, e in enumerate(episodes):
-            logprobs_TV = model(torch.tensor([e.token_ids])).logits[0].log_softmax(-1)
-            wanted, place = [], 0
-            for turn in e.turns:
-                place += len(turn.observation_ids)
-                for token in turn.action_ids:
-                    wanted.append(float(logprobs_TV[place - 1, token]))
-                    place += 1
+            wanted = [
+                float(model(torch.tensor([before])).logits[0, -1].log_softmax(-1)[token]) for before, token in acted(e)
+            ]
             assert scores.logprobs_BA[b][: len(wanted)].tolist() == pytest.approx(wanted, abs=1e-4)
-    assert policy.computed(tree) == sum(len(ids) for ids in {tuple(e.token_ids) for e in episodes})
+    talks = {tuple(talk.ids) for e in episodes for talk in e.conversations}
+    whole = [ids for ids in talks if not any(other != ids and other[: len(ids)] == ids for other in talks)]
+    assert policy.computed(tree) == sum(map(len, whole))
 
 
 @pytest.mark.parametrize("kind", CAN)

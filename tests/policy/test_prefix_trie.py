@@ -40,13 +40,13 @@ def test_there_is_one_node_for_every_distinct_beginning(talks: list[list[int]]):
 @given(TALKS, TALKS)
 def test_what_nobody_uses_any_more_is_free_and_the_rest_stays(talks: list[list[int]], later: list[list[int]]):
     trie, _ = grown(talks)
-    trie.release(0)
-    trie.release(0)  # twice is once
+    trie.rewind(0, 0)
+    trie.rewind(0, 0)  # twice is once
     assert list(trie.ids(0)) == []
     for session in range(1, len(talks)):
         assert trie.ids(session) == talks[session]
     for session in range(1, len(talks)):
-        trie.release(session)
+        trie.rewind(session, 0)
     again = later[: len(talks)]
     made = sum([trie.append(session, token) for session, talk in enumerate(again) for token in talk])
     assert made == len({tuple(talk[: i + 1]) for talk in again for i in range(len(talk))})  # nothing is left of before

@@ -13,10 +13,10 @@ from lit_agents.policy.sampling import Sampling
 from lit_agents.reward.outcome import Outcome
 from lit_agents.rollout.batch import columns_of
 from lit_agents.rollout.collector import Collector, Job
-from lit_agents.rollout.limits import Limits
-from lit_agents.rollout.players import Choice, ExpertPlayer, Player, RandomPlayer
+from lit_agents.rollout.limits import Limits, Window
+from lit_agents.rollout.players import Choice, ExpertPlayer, Player, RandomPlayer, Situation
 from lit_agents.rollout.stage import Stage as RunningStage
-from lit_agents.types import Episode, StopReason, Task
+from lit_agents.types import Episode, StopReason, Task, in_sight, tokens_of
 from tests.rollout.puppets import Hesitant, LocalPool, Scripted, Stage
 from tests.tiny import tiny_tokenizer
 
@@ -107,6 +107,84 @@ def test_every_turn_begins_with_all_that_was_said_before(chat: ChatFormat):
             assert list(turn.observation_ids) == (chat.next(expected) if k else chat.first(expected))
         assert episode.token_ids == before
         assert all(turn.policy_version == 7 for turn in episode.turns)
+
+
+def shown(
+    chat: ChatFormat, context: int, turns: int, window: Window
+) -> tuple[Episode, list[list[int]], list[Situation]]:
+    """An episode of equal turns; which earlier turns were in sight of each action, read off the tokens; and what was asked."""
+    player = Scripted(chat, lambda key: [f"say {i:02}" for i in range(turns)])
+    limits = Limits(turns=turns, context=context, concurrent=1, window=window)
+    (episode,) = Collector(LocalPool(Stage()), chat, limits, 20).collect([job("1")], player)
+    situations = [s for r in player.rounds for s in r]
+    own = [[*turn.observation_ids, *turn.action_ids] for turn in episode.turns]
+    seen = []
+    for k, situation in enumerate(situations):
+        rest = list(situation.ids)
+        assert len(rest) + 20 <= context and rest[-len(episode.turns[k].observation_ids) :] == list(
+            episode.turns[k].observation_ids
+        )
+        rest = rest[: -len(episode.turns[k].observation_ids)]
+        seen.append([j for j in range(k) if _starts(rest, own[j])])
+        assert rest == []
+    return episode, seen, situations
+
+
+def _starts(rest: list[int], ids: list[int]) -> bool:
+    found = rest[: len(ids)] == ids
+    del rest[: len(ids) if found else 0]
+    return found
+
+
+LONG = 5000
+
+
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [  # turns in sight before each of eight actions
+        (Window(9, 4), [[], [0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5, 6]]),
+        (Window(2, 2), [[], [0], [0, 1], [0, 1, 2], [0, 2, 3], [0, 3, 4], [0, 4, 5], [0, 5, 6]]),
+        (Window(3, 1), [[], [0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 4], [0, 4, 5], [0, 4, 5, 6]]),
+        (Window(1, 0), [[], [0], [0, 1], [0], [0, 3], [0], [0, 5], [0]]),
+        (Window(0, 0), [[], [0], [0], [0], [0], [0], [0], [0]]),
+    ],
+)  # fmt: skip
+def test_old_turns_drop_out_of_sight_and_the_first_one_never(chat: ChatFormat, window: Window, expected):
+    episode, seen, situations = shown(chat, LONG, 8, window)
+    assert seen == expected and episode.stop is StopReason.TURN_LIMIT
+    first = len(episode.turns[0].observation_ids) + len(episode.turns[0].action_ids)
+    dropped = [k for k in range(1, 8) if not set(expected[k]) > set(expected[k - 1])]
+    assert [k for k, s in enumerate(situations) if s.rewound is not None] == dropped
+    assert {s.rewound for s in situations} <= {None, first}
+    prompts = [[*tokens_of(in_sight(episode.turns[:k], t.window_start)), *t.observation_ids]
+               for k, t in enumerate(episode.turns)]  # fmt: skip
+    assert prompts == [list(s.ids) for s in situations]
+    assert [[*c.ids][: c.places[0]] for c in episode.conversations] == [
+        list(situations[k].ids) for k in [0, *dropped]
+    ]  # what is trained is what was asked
+
+
+def test_a_window_slides_when_the_context_is_full_and_keeps_less_if_it_must(chat: ChatFormat):
+    whole, _, _ = shown(chat, LONG, 8, Window(9, 9))
+    first, *others = (len(turn.observation_ids) + len(turn.action_ids) for turn in whole.turns)
+    turn, last = others[0], len(whole.turns[1].observation_ids)
+    assert len(set(others)) == 1
+    room = first + 3 * turn + last + 20  # for three turns besides the first
+    assert shown(chat, room, 6, Window(9, 2))[1] == [[], [0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 3, 4]]
+    assert shown(chat, room - 1, 6, Window(9, 2))[1] == [[], [0], [0, 1], [0, 1, 2], [0, 2, 3], [0, 3, 4]]
+    room = first + turn + last + 20  # for one turn, though two are to be kept
+    assert shown(chat, room, 5, Window(9, 2))[1] == [[], [0], [0, 1], [0, 2], [0, 3]]
+    assert shown(chat, first + last + 20, 4, Window(9, 2))[1] == [[], [0], [0], [0]]
+    episode, seen, _ = shown(
+        chat, first + last + 19, 4, Window(9, 2)
+    )  # not even the first and the newest observation fit
+    assert episode.stop is StopReason.CONTEXT_LIMIT and seen == [[]]
+
+
+@pytest.mark.parametrize(("turns", "keep"), [(3, 4), (-1, -1), (3, -1)])
+def test_a_window_that_cannot_be_is_refused(turns: int, keep: int):
+    with pytest.raises(BadInput, match=r"data\.limits\.window\.keep"):
+        Window(turns, keep)
 
 
 def test_signals_are_the_score_its_change_whether_the_action_was_valid_and_the_worlds_own(chat: ChatFormat):

@@ -12,9 +12,9 @@ from hypothesis import strategies as some
 
 from lit_agents.algorithm.losses import token_weights
 from lit_agents.rollout.batch import Credited, balanced, batches, columns_of, packed
-from lit_agents.rollout.trie import action_places, distinct_tokens, token_tree
+from lit_agents.rollout.trie import distinct_tokens, token_tree
 from lit_agents.types import Episode, TokenBatch, TokenTree, TurnRewards
-from tests.rollout.handmade import episode, forest
+from tests.rollout.handmade import acted, episode, forest
 
 
 def ancestors(tree: TokenTree, node: int) -> list[int]:
@@ -26,45 +26,62 @@ def spelled(tree: TokenTree, node: int) -> list[int]:
     return [int(tree.ids_S[j]) for j in ancestors(tree, node)]
 
 
+WINDOWS = pytest.mark.parametrize("windows", [False, True])
+
+
+@WINDOWS
 @pytest.mark.parametrize("seed", range(12))
-def test_every_conversation_is_read_back_by_walking_its_ancestors(seed: int):
-    episodes = forest(seed, episodes=7)
+def test_every_conversation_is_read_back_by_walking_its_ancestors(seed: int, windows: bool):
+    episodes = forest(seed, episodes=7, turns=6, windows=windows)
     tree = token_tree(episodes)
     for b, e in enumerate(episodes):
-        assert spelled(tree, int(tree.last_B[b])) == e.token_ids
+        before, token = acted(e)[-1]
+        assert spelled(tree, int(tree.last_B[b])) == [*before, token] == e.token_ids
+        assert tree.ids_S[tree.path(int(tree.last_B[b]))].tolist() == e.token_ids
     for i in range(len(tree.ids_S)):
         assert int(tree.positions_S[i]) == len(ancestors(tree, i)) - 1
 
 
+@WINDOWS
 @pytest.mark.parametrize("seed", range(12))
-def test_there_is_one_node_per_distinct_beginning(seed: int):
-    episodes = forest(seed, episodes=9)
+def test_there_is_one_node_per_distinct_beginning(seed: int, windows: bool):
+    episodes = forest(seed, episodes=9, turns=6, windows=windows)
     tree = token_tree(episodes)
-    prefixes = {tuple(e.token_ids[:n]) for e in episodes for n in range(1, len(e.token_ids) + 1)}
+    read = [(*before, token) for e in episodes for before, token in acted(e)]
+    prefixes = {ids[:n] for ids in read for n in range(1, len(ids) + 1)}
     assert {tuple(spelled(tree, i)) for i in range(len(tree.ids_S))} == prefixes
-    assert len(tree.ids_S) == len(prefixes) < tree.tokens == sum(len(e.token_ids) for e in episodes)
-    assert distinct_tokens([e.token_ids for e in episodes]) == len(prefixes)
+    talks = [talk.ids for e in episodes for talk in e.conversations]
+    assert len(tree.ids_S) == len(prefixes) < tree.tokens == sum(map(len, talks))
+    assert distinct_tokens(talks) == len(prefixes)
+    assert {tuple(spelled(tree, leaf)) for leaf in tree.leaves} == {
+        ids for ids in prefixes if not any(other != ids and other[: len(ids)] == ids for other in prefixes)
+    }
 
 
+@WINDOWS
 @pytest.mark.parametrize("seed", range(12))
-def test_every_action_token_knows_what_it_was_sampled_after(seed: int):
-    episodes = forest(seed, episodes=8)
+def test_every_action_token_knows_what_it_was_sampled_after(seed: int, windows: bool):
+    episodes = forest(seed, episodes=8, turns=6, windows=windows)
     tree = token_tree(episodes)
     for b, e in enumerate(episodes):
-        acted: list[tuple[list[int], int]] = []  # what was there, and the token that was sampled then
-        before: list[int] = []
-        for turn in e.turns:
-            before += turn.observation_ids
-            for token in turn.action_ids:
-                acted.append((list(before), token))
-                before.append(token)
-        assert tree.mask_BA[b].tolist() == [a < len(acted) for a in range(tree.mask_BA.shape[1])]
-        for a, (conversation, token) in enumerate(acted):
+        expected = acted(e)
+        assert tree.mask_BA[b].tolist() == [a < len(expected) for a in range(tree.mask_BA.shape[1])]
+        for a, (conversation, token) in enumerate(expected):
             u = int(tree.index_BA[b, a])
             assert spelled(tree, int(tree.sources_U[u])) == conversation and int(tree.targets_U[u]) == token
-        assert tree.index_BA[b, len(acted) :].eq(0).all()
+        assert tree.index_BA[b, len(expected) :].eq(0).all()
     pairs = list(zip(tree.sources_U.tolist(), tree.targets_U.tolist(), strict=True))
     assert len(set(pairs)) == len(pairs)
+
+
+def test_a_turn_that_drops_out_of_sight_begins_another_conversation():
+    turns = [([1, 2], [3]), ([4], [5]), ([6], [7]), ([8], [9])]
+    talks = episode(turns, window=[1, 1, 1, 2]).conversations
+    assert [talk.ids for talk in talks] == [[1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 6, 7, 8, 9]]
+    assert [talk.places for talk in talks] == [[2, 4, 6], [6]]  # the 3 and the 7 are trained where they were sampled
+    alone = episode(turns, window=[1, 1, 2, 3]).conversations
+    assert [talk.ids for talk in alone] == [[1, 2, 3, 4, 5], [1, 2, 3, 6, 7], [1, 2, 3, 8, 9]]
+    assert episode([]).conversations == [] and episode([]).token_ids == []
 
 
 def test_equal_episodes_collapse_into_one():
@@ -104,7 +121,7 @@ def test_a_tree_of_nothing_is_empty():
 
 
 def test_action_places_are_those_of_the_action_tokens():
-    assert action_places(episode([([9, 9], [1, 2]), ([9], [3])])) == [2, 3, 5]
+    assert episode([([9, 9], [1, 2]), ([9], [3])]).conversations[0].places == [2, 3, 5]
 
 
 def test_a_turns_reward_stands_on_its_last_action_token_and_none_is_lost():
@@ -128,6 +145,10 @@ def test_balanced_runs_hold_every_index_once_in_order_and_are_about_equal(parts:
     assert balanced([], parts) == [[] for _ in range(parts)]
 
 
+def one_turn(ids: list[int]) -> Episode:
+    return episode([(ids[:-1], ids[-1:])])
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     some.lists(some.lists(some.lists(some.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=4), max_size=6),
@@ -142,7 +163,7 @@ def test_episodes_are_packed_in_order_under_the_budget_and_groups_stay_whole_whe
     def distinct(chosen: list[int]) -> int:
         return len({tuple(sequences[i][:n]) for i in chosen for n in range(1, len(sequences[i]) + 1)})
 
-    runs = packed(sequences, groups, budget)
+    runs = packed([one_turn(sequence) for sequence in sequences], groups, budget)
     assert [i for run in runs for i in run] == list(range(len(sequences))) and all(runs)
     for run in runs:
         assert distinct(run) <= budget or len(run) == 1
@@ -159,13 +180,17 @@ def test_episodes_are_packed_in_order_under_the_budget_and_groups_stay_whole_whe
 
 def test_packing_counts_what_is_shared_once():
     #        group 0: 1 2 3 | 1 2 4      group 1: 1 2 3 | 5        group 2: 6 7
-    sequences, groups = [[1, 2, 3], [1, 2, 4], [1, 2, 3], [5], [6, 7]], [0, 0, 1, 1, 2]
+    sequences = [one_turn(ids) for ids in ([1, 2, 3], [1, 2, 4], [1, 2, 3], [5], [6, 7])]
+    groups = [0, 0, 1, 1, 2]
     assert packed(sequences, groups, 7) == [[0, 1, 2, 3, 4]]  # 1 2 3, 4, 5, 6 7
     assert packed(sequences, groups, 6) == [[0, 1, 2, 3], [4]]
     assert packed(sequences, groups, 4) == [[0, 1], [2, 3], [4]]  # 4 tokens, 4, 2
     assert packed(sequences, groups, 3) == [[0], [1], [2], [3, 4]]  # no group but the last one fits
     assert packed(sequences, groups, 1) == [[0], [1], [2], [3], [4]]
     assert packed([], [], 5) == []
+    slid = episode([([1, 2], [3]), ([4], [5]), ([6], [7])], window=[1, 1, 2])  # 1 2 3 4 5, and 6 7 after the 3
+    assert packed([slid, one_turn([1, 2])], [0, 1], 7) == [[0, 1]]
+    assert packed([slid, one_turn([1, 2])], [0, 1], 6) == [[0], [1]]
 
 
 def credit(episodes: list[Episode], zero: tuple[int, ...] = (), groups: tuple[int, ...] = ()) -> Credited:
@@ -186,17 +211,21 @@ def rows_of(batch: TokenBatch) -> list[int]:
     return [int(row[0] / 100) - 1 for row in -batch.old_logprobs_BA]
 
 
+@WINDOWS
 @pytest.mark.parametrize("per_episode", [False, True])
 @pytest.mark.parametrize(("minibatches", "budget"), [(1, 1000), (1, 20), (2, 16), (4, 1000), (3, 1)])
-def test_every_episode_is_in_exactly_one_part_with_its_own_values(minibatches: int, budget: int, per_episode: bool):
-    episodes = forest(3, episodes=10)
+def test_every_episode_is_in_exactly_one_part_with_its_own_values(
+    minibatches: int, budget: int, per_episode: bool, windows: bool
+):
+    episodes = forest(3, episodes=10, turns=5, windows=windows)
     credited = credit(episodes)
     order = [4, 5, 6, 0, 1, 9, 8, 7, 3, 2]
     found = list(batches(credited, order, minibatches, budget, per_episode, skip_zero=False))
     assert len(found) == minibatches and all(minibatch.policy_version == 3 for minibatch in found)
     assert [b for minibatch in found for batch in minibatch.parts for b in rows_of(batch)] == order
-    sizes = [len(batch.tree.ids_S) for minibatch in found for batch in minibatch.parts]
-    assert (max(sizes) <= budget or budget == 1) and (len(sizes) > minibatches) is (budget < 1000)
+    parts = [batch for minibatch in found for batch in minibatch.parts]
+    assert all(len(part.tree.ids_S) <= budget or len(part.weights_BA) == 1 for part in parts)
+    assert (len(parts) > minibatches) is (budget < 1000)
     for minibatch in found:
         rows = [b for batch in minibatch.parts for b in rows_of(batch)]
         weights = token_weights(credited.columns.mask_BA[rows], per_episode)

@@ -77,6 +77,10 @@ class Engine(ABC):
         """These conversations are over; an action of theirs that is under way never comes."""
 
     @abstractmethod
+    def rewind(self, session: int, length: int) -> None:
+        """Only the first tokens of this conversation, as many as that, begin its next request too."""
+
+    @abstractmethod
     def refresh(self) -> None:
         """The policy's weights have changed: forget everything computed with the old ones, and actions under way."""
 

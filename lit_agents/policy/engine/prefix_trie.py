@@ -65,14 +65,14 @@ class PrefixTrie:
         self._children[key] = node
         return node
 
-    def release(self, session: int) -> None:
-        """A conversation is over; what no other one has in common with it is free."""
-        for node in self.path(session).tolist():
+    def rewind(self, session: int, length: int) -> None:
+        """Keep a conversation's first tokens, 0 if it is over; what no other one has in common with the rest is free."""
+        for node in self.path(session)[length:].tolist():
             self._users[node] -= 1
             if not self._users[node]:
                 del self._children[self._entry[node]]
                 self._free.append(node)
-        self._ids[session] = []
+        self._ids[session] = self._ids[session][:length]
 
 
 def common_prefix(one: Places, other: Places) -> int:

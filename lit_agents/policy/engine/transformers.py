@@ -82,8 +82,12 @@ class TransformersEngine(Engine):
     def release(self, sessions: Iterable[int]) -> None:
         """See `Engine`."""
         for session in sessions:
-            self._trie.release(session)
+            self.rewind(session, 0)
             self._open.pop(session, None)
+
+    def rewind(self, session: int, length: int) -> None:
+        """See `Engine`."""
+        self._trie.rewind(session, length)
 
     def refresh(self) -> None:
         """See `Engine`."""

@@ -91,6 +91,10 @@ class VLLMEngine(Engine):
         for session in sessions:
             self._read.pop(session, None)
 
+    def rewind(self, session: int, length: int) -> None:
+        """See `Engine`."""
+        self._read[session] = min(length, self._read.get(session, 0))
+
     def refresh(self) -> None:
         """See `Engine`. The new weights are sent when they are first needed."""
         self._read.clear()
