@@ -144,7 +144,8 @@ class Audit:
 
     def weights(self) -> dict[Sampler, Path | None]:
         """The untouched model, then one file for each set of weights that is there."""
-        found: dict[Sampler, Path | None] = {("base", 0): None}
+        start = self.cli.value("start_from")
+        found: dict[Sampler, Path | None] = {("base", 0): Path(start) if start else None}
         for path in sorted(self.folder.glob("checkpoints/*/*.ckpt")):
             found.setdefault((path.parent.name, int(read_checkpoint(path)["global_step"])), path)
         return found

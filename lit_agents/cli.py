@@ -109,6 +109,10 @@ class AgentCLI(LightningCLI):
         """Besides model, data and trainer."""
         parser.add_argument("--name", type=str, default="run", help="what run folders are called: runs/<name>-<number>")
         parser.add_argument("--sft", type=SupervisedStage | None, default=None, help="supervised stage before RL")
+        start = (
+            "a .ckpt of another run, e.g. of SFT alone: its weights are what is begun with, its costs are in the ledger"
+        )
+        parser.add_argument("--start_from", type=str | None, default=None, help=start)
         parser.add_argument("--ckpt_path", type=str | None, default=None, help=self.checkpoint_help)
         parser.add_argument("--watch", type=Watch, default=Watch(), help="early warnings in RL")
         preflight = "run the longest possible micro-batch through one training step first, and report its memory"

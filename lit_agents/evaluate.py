@@ -92,9 +92,9 @@ def checkpoint_of(cli: AgentCLI, flag: str) -> dict[str, Any] | None:
     of_stage = SFT(cli.model.policy) if cli.value("sft") and written == SFT.__qualname__ else cli.model
     identity = of_stage.identity()
     del identity["kl"]  # how it was trained, not what it is
-    if flag == "against":
-        del identity["algorithm"]  # the comparison may be of two algorithms
-    refuse_other(content, identity)
+    if flag != "ckpt_path":
+        del identity["algorithm"]  # a comparison may be of two algorithms, and one may begin where another ended
+    refuse_other(content, identity, f"--{flag}")
     return content
 
 
@@ -108,6 +108,8 @@ class Evaluation:
     """The checkpoint to compare with."""
     earlier: Result | None
     """The numbers to compare with."""
+    start: dict[str, Any] | None
+    """The checkpoint the policy begins with."""
 
     @staticmethod
     def of(cli: EvaluateCLI) -> Evaluation:
@@ -126,15 +128,18 @@ class Evaluation:
             reason = "there are no earlier numbers whose conditions could differ."
             raise BadInput("--allow_different", reason, "Leave it out, or name a .json file with --against.")
         if against and against.endswith(".json"):
-            return Evaluation(cli, checkpoint_of(cli, "ckpt_path"), None, earlier_result(Path(against)))
-        return Evaluation(cli, checkpoint_of(cli, "ckpt_path"), checkpoint_of(cli, "against"), None)
+            other, earlier = None, earlier_result(Path(against))
+        else:
+            other, earlier = checkpoint_of(cli, "against"), None
+        return Evaluation(cli, checkpoint_of(cli, "ckpt_path"), other, earlier, checkpoint_of(cli, "start_from"))
 
     def measured(self) -> dict[str, Result]:
         """Every row of the table."""
         data, module, samples = self.cli.datamodule, self.cli.model, self.cli.value("samples")
         chat = module.policy.chat
         module.configure_model()
-        steps = module.restore(self.checkpoint) if self.checkpoint else 0
+        content = self.checkpoint or self.start
+        steps = module.restore(content) if content else 0
         module.policy.to(self.cli.machine()[0])
         data.open(module.policy)
         results = {
@@ -194,7 +199,7 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, Result]:
     finally:
         bar.hide()
         data.close()
-    what = cli.value("ckpt_path") or "untouched model"
+    what = cli.value("ckpt_path") or cli.value("start_from") or "untouched model"
     title = f"{results['policy'].conditions.sentence}\npolicy: {what}"
     print_table(title + (f"\nagainst: {cli.value('against')}" if "against" in results else ""), results)
     content = {"policy": what, "success": {name: result.as_json() for name, result in results.items()}}

@@ -1,7 +1,7 @@
 """Train: ``python -m lit_agents.fit --config conf/textworld/quickstart.yaml``.
 
-Measures the untouched model on the test tasks, imitates the expert if ``sft`` is set, measures, learns by RL, measures the
-checkpoint that was best on the validation tasks, and leaves everything in a run folder.
+Measures the untouched model, or what ``--start_from`` names, on the test tasks, imitates the expert if ``sft`` is set, measures,
+learns by RL, measures the checkpoint that was best on the validation tasks, and leaves everything in a run folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from lit_agents.callbacks.recorder import EpisodeRecorder, mark_in
 from lit_agents.callbacks.trained import TrainedTokens
 from lit_agents.cli import AgentCLI, SupervisedStage, quiet, run_command
 from lit_agents.errors import BadInput
-from lit_agents.evaluate import measure, policy_player
+from lit_agents.evaluate import checkpoint_of, measure, policy_player
 from lit_agents.evaluation.report import draw_curve, print_table
 from lit_agents.evaluation.result import Result
 from lit_agents.rollout.datamodule import RolloutDataModule
@@ -72,6 +72,8 @@ class Run:
     """Where the files are cut before the run goes on; None for a run that begins."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     bar: Bar = field(default_factory=Bar)
+    start: dict[str, Any] | None = None
+    """Another run's checkpoint, to begin with."""
     warnings: list[str] = field(default_factory=list)
     """What was said of the stage in which the policy plays."""
 
@@ -81,6 +83,9 @@ class Run:
         data.on_progress = self.bar.show
         module.policy.load()
         module.policy.to(self.device)  # the engine makes its caches where the weights are
+        if self.start:
+            module.restore(self.start)
+            data.ledger.go_on_from(self.start[type(data).__qualname__]["ledger"], first=is_first())
         data.open(module.policy)
         self.test("base", module, 0)
         if sft and not module.demonstrated:
@@ -155,6 +160,7 @@ class Run:
             "name": self.cli.value("name"),
             "algorithm": type(self.cli.model).__name__,
             "weights": self.cli.model.policy.identity["weights"],
+            "start_from": self.cli.value("start_from"),
             "seed": self.cli.datamodule.seed,
             "versions": {"lit_agents": lit_agents.__version__} | {package: version(package) for package in VERSIONS},
             "success": {name: result.as_json() for name, result in self.results.items()},
@@ -236,7 +242,7 @@ def fit(args: Sequence[str] | None = None) -> Run:
     data, module, sft = cli.datamodule, cli.model, cli.value("sft")
     device = check(cli)
     run = open_run(cli)
-    run.device = device
+    run.device, run.start = device, checkpoint_of(cli, "start_from")
     needed = {"sft" if module.demonstrated else "train": None, "validation": None, "test": None}
     try:
         data.preflight(module.policy.chat, **needed, **({"sft": sft.demonstrations} if sft else {}))

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+HOUSEHOLDS = "alfworld/alfworld_json_2.1.1_tw_full.tar.xz"
+"""The official games of ALFWorld."""
+
 
 def shared_data(name: str) -> Path:
     """A file or folder of it."""

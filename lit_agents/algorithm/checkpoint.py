@@ -26,20 +26,21 @@ def read_checkpoint(path: Path, flag: str = "--ckpt_path") -> dict[str, Any]:
         raise BadInput(f"{flag} {path}", reason, "Name a .ckpt file of a run folder.") from error
 
 
-def refuse_other(checkpoint: dict[str, Any], identity: dict[str, Any]) -> None:
+def refuse_other(checkpoint: dict[str, Any], identity: dict[str, Any], flag: str = "--ckpt_path") -> None:
     """Refuse a checkpoint of something else; needs no model.
 
     Args:
         checkpoint: see `read_checkpoint`.
         identity: what it must have been written with; see `AgentModule.identity`.
+        flag: that named it.
 
     Raises:
         BadInput: no checkpoint of ours, another algorithm, other weights or adapters.
     """
     kept = checkpoint.get("lit_agents")
     if kept is None:
-        raise BadInput("--ckpt_path", "is not a checkpoint of lit_agents.", "Name a .ckpt of a run folder.")
+        raise BadInput(flag, "is not a checkpoint of lit_agents.", "Name a .ckpt of a run folder.")
     for key, mine in identity.items():
         if kept["identity"].get(key) != mine:
             reason = f"it was written with {key} {kept['identity'].get(key)}, this configuration has {mine}."
-            raise BadInput("--ckpt_path", reason, "Use the config.yaml of the run the checkpoint belongs to.")
+            raise BadInput(flag, reason, "Use the config.yaml of the run the checkpoint belongs to.")

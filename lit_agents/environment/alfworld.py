@@ -1,9 +1,9 @@
 """ALFWorld: household tasks in text, of six types, in the official splits.
 
-``official-all`` names all official games, ``official-heat``, ``official-heat+cool+clean+pick`` those of some types; the types are
-pick (and place), look (at an object in the light of a lamp), clean, heat, cool (and place) and two (of a kind, and place).
-``generated-...`` are games made from the alfworld package alone, types in turns; ``mixed-...`` are the official ones first, then
-generated ones.
+``official-all`` names all official games, ``official-heat``, ``official-heat+cool+clean+pick`` those of some types, in turns.
+The types are pick (and place), look (at an object in the light of a lamp), clean, heat, cool (and place) and two (of a kind, and
+place). ``generated-...`` are games made from the alfworld package alone, types in turns; ``mixed-...`` are the official ones
+first, then generated ones.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
@@ -116,14 +117,16 @@ class AlfWorld(TextEnvironment):
         return f"{self.official}: {said}{left_out}"
 
     def tasks(self, spec: str, split: str, count: int) -> list[Task]:
-        """Official games in a fixed random order; generated ones by seed, types in turns."""
+        """Official games in a fixed random order, types in turns if they are named; generated ones by seed, types in turns."""
         source, kinds = _parsed(spec)
         if split not in SPLITS:
             raise BadInput("split", f"there is no {split!r}.", f"Choose one of {', '.join(SPLITS)}.")
         _must_be_installed()
         found: list[tuple[Path, Row]] = []
         if source != "generated":
-            found = [(self.official, row) for row in self._official(split, kinds)[:count]]
+            rows = self._official(split, kinds)
+            rows = rows if spec.endswith("-all") else _in_turns(rows)
+            found = [(self.official, row) for row in rows[:count]]
         if source != "official" and len(found) < count:
             found += [(self.folder / "generated", row) for row in self._generated(split, kinds, count - len(found))]
         if count > len(found):
@@ -242,6 +245,15 @@ class AlfWorld(TextEnvironment):
         if self._game is None:
             raise RuntimeError("no episode is under way")
         return self._game
+
+
+def _in_turns(rows: Sequence[Row]) -> list[Row]:
+    """The first one of each type, the second one of each, and so on while there are any."""
+    seen, numbered = Counter[str](), []
+    for row in rows:
+        numbered.append((seen[row.kind], row))
+        seen[row.kind] += 1
+    return [row for _, row in sorted(numbered, key=lambda pair: pair[0])]
 
 
 def _parsed(spec: str) -> tuple[str, list[str]]:

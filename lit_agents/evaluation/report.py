@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_agents.evaluation.result import Result
+
+MOST_VALUES = 6
+"""A label with more values than these gets no table of its own."""
 
 
 def print_table(title: str, results: Mapping[str, Result]) -> None:
@@ -25,6 +28,8 @@ def print_table(title: str, results: Mapping[str, Result]) -> None:
         f"\n{title}", highlight=False, markup=False, soft_wrap=True
     )  # a title of the table would be as narrow
     console.print(table)
+    for label, values in _labels(results).items():
+        console.print(_by_label(label, values, results))
     for name, result in results.items():
         if result.samples > 1:
             rates = [f"@{k} {rate:.3f} ({low:.3f} - {high:.3f})" for k, (rate, low, high) in result.pass_at().items()]
@@ -33,6 +38,33 @@ def print_table(title: str, results: Mapping[str, Result]) -> None:
     if failures := {name: result.failures for name, result in results.items() if result.failures}:
         counts = ", ".join(f"{name} {count}" for name, count in failures.items())
         console.print(f"episodes the environment broke, not in n: {counts}", highlight=False, soft_wrap=True)
+
+
+def _labels(results: Mapping[str, Result]) -> dict[str, list[str]]:
+    """Labels by which the tasks differ, each with its values."""
+    found: dict[str, dict[str, None]] = {}
+    for result in results.values():
+        for name in result.numbers:
+            if name.startswith("n/"):
+                label, _, value = name.removeprefix("n/").partition("=")
+                found.setdefault(label, {})[value] = None
+    return {label: sorted(values) for label, values in found.items() if 1 < len(values) <= MOST_VALUES}
+
+
+def _by_label(label: str, values: Sequence[str], results: Mapping[str, Result]) -> Table:
+    """Success with its interval and n, a line per value of a label."""
+    table = Table(label, *results)
+    for value in values:
+        cells = []
+        for numbers in (result.numbers for result in results.values()):
+            key = f"{label}={value}"
+            if f"n/{key}" not in numbers:
+                cells.append("")
+                continue
+            low, high, n = numbers[f"success_low/{key}"], numbers[f"success_high/{key}"], int(numbers[f"n/{key}"])
+            cells.append(f"{numbers[f'success/{key}']:.3f} ({low:.3f} - {high:.3f}) of {n}")
+        table.add_row(value, *cells)
+    return table
 
 
 def draw_curve(metrics_csv: Path, picture: Path, results: Mapping[str, Result]) -> bool:

@@ -29,6 +29,8 @@ class Conditions:
     environment: Mapping[str, str]
     """Fingerprint: the class, what it says of itself (versions, grammar of commands, whether admissible ones are shown), and
     the hash over the ids and files of the tasks."""
+    window: Mapping[str, int] | None = None
+    """`lit_agents.rollout.limits.Window`; None keeps every turn in sight."""
 
     @property
     def sentence(self) -> str:
@@ -37,7 +39,8 @@ class Conditions:
         how = f"temperature {s['temperature']:g}"
         how += f", top_p {s['top_p']:g}" if s["top_p"] < 1 else ""
         how += f", top_k {s['top_k']}" if s["top_k"] else ""
-        return f"{self.tasks}, {self.split} split, {limits}, {how}, seed {self.seed}"
+        seen = f" (at most {self.window['turns']} and the first in sight)" if self.window else ""
+        return f"{self.tasks}, {self.split} split, {limits}{seen}, {how}, seed {self.seed}"
 
     @staticmethod
     def of(
@@ -48,7 +51,8 @@ class Conditions:
         files = "\n".join(f"{task.family} {task.id} {task.sha256}" for task in tasks)
         found = {"class": f"{kind.__module__}.{kind.__qualname__}", **environment.fingerprint()}
         found |= {"tasks": str(len(tasks)), "task_files": hashlib.sha256(files.encode()).hexdigest()[:16]}
-        return Conditions(spec, tasks[0].split, limits.turns, limits.context, asdict(sampling), seed, found)
+        window = asdict(limits.window) if limits.window else None
+        return Conditions(spec, tasks[0].split, limits.turns, limits.context, asdict(sampling), seed, found, window)
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:

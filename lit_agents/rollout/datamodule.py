@@ -147,8 +147,13 @@ class RolloutDataModule(LightningDataModule):
         """
         self.stage = self.stage or Stage(self.environment, chat, self.limits)
         longest = max(self.sampling.max_tokens, self.evaluation.max_tokens)
-        for name, count in splits.items():
-            self.stage.check(self.split(name, count), longest, demonstrated=name == "sft")
+        found = {name: self.split(name, count) for name, count in splits.items()}
+        paths = [{task.path for task in found.get(name, ()) if task.path} for name in ("train", "sft")]
+        if shared := paths[0] & paths[1]:
+            reason = f"{len(shared)} of its tasks would be demonstrated too, e.g. {min(shared)}."
+            raise BadInput("data.train_tasks", reason, "Lower it or sft.demonstrations, or take a larger set of tasks.")
+        for name, tasks in found.items():
+            self.stage.check(tasks, longest, demonstrated=name == "sft")
 
     def open(self, policy: CausalLMPolicy) -> Stage:
         """Load the policy, start the environments and attach the engine, once."""

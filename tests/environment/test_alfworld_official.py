@@ -13,12 +13,11 @@ from lit_agents.environment.alfworld_files import human_goals, read_index
 from lit_agents.environment.alfworld_progress import goal_in
 from lit_agents.environment.pool import EnvPool, Failure
 from lit_agents.types import Task
-from tests.shared_data import shared_data
+from tests.shared_data import HOUSEHOLDS, shared_data
 
 pytest.importorskip("alfworld", reason="the extra [alfworld] is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")
 
-ARCHIVE = "alfworld/alfworld_json_2.1.1_tw_full.tar.xz"
 SHA256 = "111cd581b2250c8469e5ce0e4b25344ef94093a51f1d567adfed456742c965e4"
 PUBLISHED = {
     "train": {"pick": 790, "look": 308, "clean": 650, "heat": 459, "cool": 533, "two": 813},
@@ -31,7 +30,7 @@ PUBLISHED = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All games, unpacked by the command's own way."""
-    archive = shared_data(ARCHIVE)
+    archive = shared_data(HOUSEHOLDS)
     made = tmp_path_factory.mktemp("official")
     said = AlfWorld(str(made), [str(archive)], SHA256).install()
     assert (
@@ -60,7 +59,11 @@ def test_our_splits_are_fixed_and_disjoint(folder: Path):
     train, sft = world.tasks("official-all", "train", 2000), world.tasks("official-all", "sft", 1500)
     assert not {t.id for t in train} & {t.id for t in sft} and train[:10] == world.tasks("official-all", "train", 10)
     assert {t.labels["source"] for t in world.tasks("official-all", "validation", 200)} == {"valid_train"}
-    assert len(world.tasks("official-heat+cool", "train", 459 + 533)) == 992
+    both = world.tasks("official-heat+cool", "train", 459 + 533)
+    assert Counter(t.labels["type"] for t in both[:200]) == {"heat": 100, "cool": 100}  # in turns while there are both
+    assert Counter(t.labels["type"] for t in both) == {"heat": 459, "cool": 533}
+    shown = world.tasks("official-heat+cool", "sft", 400)
+    assert not {t.id for t in shown} & {t.id for t in both[:500]}
     for name, count in (("valid_unseen", 134), ("valid_seen", 140)):
         tasks = AlfWorld(str(folder), test_split=name).tasks("official-all", "test", count)
         assert {t.labels["source"] for t in tasks} == {name} and len({t.id for t in tasks}) == count

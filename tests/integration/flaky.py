@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from lit_agents.environment.base import Start, TextEnvironment, Transition
@@ -47,6 +48,13 @@ class Mute(EchoWorld):
 
     def expert_action(self) -> None:
         return None
+
+
+class Scarce(EchoWorld):
+    """Has the same tasks for training and demonstrations."""
+
+    def tasks(self, spec: str, split: str, count: int) -> list[Task]:
+        return [replace(task, path=f"games/{i}") for i, task in enumerate(super().tasks(spec, split, count))]
 
 
 class Sluggish(EchoWorld):

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import Qwen2Config
 
 from lit_agents.algorithm.module import AgentModule
+from lit_agents.environment.alfworld import AlfWorld
 from lit_agents.environment.textworld import TextWorld
+from lit_agents.errors import BadInput
 from lit_agents.fit import FitCLI, fit, main
 from lit_agents.policy import causal_lm
+from tests.shared_data import HOUSEHOLDS, shared_data
 
 CONF = Path(__file__).parents[2] / "conf"
-CPU = sorted((CONF / "textworld").glob("*.yaml"))
-PAPER = [  # those that differ from another one in the reward alone are left to the slow suite
-    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if re.search("sparse|balanced", path.stem) else [])
-    for path in sorted((CONF / "textworld" / "paper").glob("*.yaml"))
+CPU = sorted(CONF.glob("*/*.yaml"))
+TEXTWORLD = [path for path in CPU if path.parent.name == "textworld"]
+PAPER = [  # those that differ from another one in reward or tasks alone are left to the slow suite
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if re.search("sparse|balanced|type", path.stem) else [])
+    for path in sorted(CONF.glob("*/paper/*.yaml"))
 ]
 
 SHAPE = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
@@ -45,9 +52,24 @@ def games(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def households(tmp_path_factory) -> Path:
+    """Official games, where they are at hand; others are made."""
+    pytest.importorskip("alfworld", reason="the extra [alfworld] is not installed")
+    folder = tmp_path_factory.mktemp("households")
+    with suppress(pytest.skip.Exception):
+        AlfWorld(str(folder), [str(shared_data(HOUSEHOLDS))]).install()
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")
 @pytest.mark.parametrize("path", CPU, ids=named)
-def test_a_configuration_for_a_cpu_runs_one_small_iteration(path, tiny_weights, games, tmp_path, monkeypatch):
+def test_a_configuration_for_a_cpu_runs_one_small_iteration(path, tiny_weights, request, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    games = request.getfixturevalue("games" if path in TEXTWORLD else "households")
+    official = (games / "official").exists()
+    if path not in TEXTWORLD and not official and "tasks: official" in path.read_text():
+        shared_data(HOUSEHOLDS)
     supervised = path.stem == "sft"
     size = "1" if supervised or path.stem in ("ppo", "reinforce_pp") else "2"
     args = ["--model.policy.init_args.weights", str(tiny_weights), "--model.policy.init_args.dtype", "float32"]
@@ -55,12 +77,8 @@ def test_a_configuration_for_a_cpu_runs_one_small_iteration(path, tiny_weights, 
     args += ["--data.train_tasks", "2", "--data.validation_tasks", "1", "--data.test_tasks", "1"]
     args += ["--data.schedule.tasks", "2", "--data.schedule.group_size", size, "--data.schedule.minibatches", "2"]
     args += ["--data.limits.turns", "2", "--data.limits.concurrent", "4", "--data.sampling.max_tokens", "4"]
-    args += [
-        "--data.evaluation.max_tokens",
-        "4",
-        "--data.limits.context",
-        "1600",
-    ]  # a token of the tiny model is a byte
+    context = "1600" if path in TEXTWORLD else "4000"  # a token of the tiny model is a byte
+    args += ["--data.evaluation.max_tokens", "4", "--data.limits.context", context]
     args += [] if supervised else ["--sft.demonstrations", "2", "--sft.epochs", "1", "--sft.minibatches", "1"]
     args += ["--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1", "--trainer.accelerator", "cpu"]
     run = fit(["--config", str(path), *args])
@@ -100,7 +118,8 @@ def on_a_gpu_node(monkeypatch, tmp_path):
 def test_a_configuration_of_the_paper_has_the_right_shapes(path, on_a_gpu_node):
     cli = on_a_gpu_node(path)
     module, data, trainer = cli.model, cli.datamodule, cli.value("trainer")
-    assert isinstance(module, AgentModule) and cli.value("name") == path.stem
+    family = "" if path.parts[-3] == "textworld" else f"{path.parts[-3]}-"
+    assert isinstance(module, AgentModule) and cli.value("name") == family + path.stem
     module.policy.load("meta")
     name = module.policy.weights
     shape, _, parameters = QWEN[name]
@@ -120,23 +139,54 @@ def test_a_configuration_of_the_paper_has_the_right_shapes(path, on_a_gpu_node):
 
     schedule, ranks = data.schedule, trainer.devices
     schedule.check(module.compares_group, ranks, data.limits.context)
+    assert (trainer.precision, trainer.strategy) == ("bf16-mixed", "ddp")
+    if module.demonstrated:
+        assert schedule.tasks == data.counts["train"] and schedule.tasks / schedule.minibatches == 8
+        assert schedule.tasks % ranks == 0
+        return
     assert schedule.tasks * schedule.group_size == 256  # the paper's batch
     each = schedule.tasks // ranks * schedule.group_size
     assert schedule.tasks // ranks % schedule.minibatches == 0
     assert data.limits.concurrent <= each and schedule.tasks <= data.counts["train"]
-    assert (trainer.precision, trainer.strategy, data.sampling.temperature) == ("bf16-mixed", "ddp", 0.7)
+    assert data.sampling.temperature == 0.7
     sft = cli.value("sft")
     assert sft is None or sft.demonstrations % ranks == 0
 
 
 def test_the_readme_and_the_issue_name_no_configuration_that_is_not_there():
-    cpu = {path.stem for path in CPU}
-    assert {"quickstart", "sft", "ppo", "grpo", "rloo", "reinforce_pp"} <= cpu
+    assert {"quickstart", "sft", "ppo", "grpo", "rloo", "reinforce_pp"} <= {path.stem for path in TEXTWORLD}
+    assert {"quickstart", "sft", "ppo", "grpo", "rloo"} <= {path.stem for path in CPU if path not in TEXTWORLD}
     rows = {path.id for path in PAPER}
     assert {f"w2-o3-q4_{name}" for name in ("ppo", "rloo", "grpo", "reinforce_pp")} | {"w4-o6-q8_ppo"} <= rows
+    assert {"sft", "one-type_ppo", "four-types_ppo", "six-types_ppo"} <= rows
     assert {f"tw-simple-{r}_{a}" for r in ("sparse", "balanced", "dense") for a in ("ppo", "rloo")} <= rows
 
 
 def test_all_configurations_for_a_cpu_share_world_and_model_so_that_one_evaluates_the_checkpoints_of_another():
-    policies = {named(path): FitCLI(["--config", str(path)]).model.policy for path in CPU}
-    assert len({(p.weights, p.dtype, p.lora, p.system) for p in policies.values()}) == 1
+    for family in {path.parent for path in CPU}:
+        policies = [FitCLI(["--config", str(path)]).model.policy for path in family.glob("*.yaml")]
+        assert len({(p.weights, p.dtype, p.lora, p.system) for p in policies}) == 1
+
+
+def test_the_mixtures_of_the_paper_are_there(households: Path):
+    """Table 7: one type, four and six, 1000 games each."""
+    mixtures = {}
+    for name in ("one-type", "four-types", "six-types"):
+        data = yaml.safe_load((CONF / "alfworld" / "paper" / f"{name}_ppo.yaml").read_text())["data"]
+        mixtures[name] = data["tasks"], data["train_tasks"], data["validation_tasks"], data["test_tasks"]
+    assert {count for _, count, *_ in mixtures.values()} == {1000}
+    shared_data(HOUSEHOLDS)
+    world = AlfWorld(str(households))
+    found = {
+        name: world.tasks(spec, "train", 790 if name == "one-type" else 1000) for name, (spec, *_) in mixtures.items()
+    }
+    kinds = {name: Counter(task.labels["type"] for task in tasks) for name, tasks in found.items()}
+    assert kinds["one-type"] == {"pick": 790} and kinds["four-types"] == dict.fromkeys(
+        ("clean", "cool", "heat", "look"), 250
+    )
+    assert len(kinds["six-types"]) == 6 and all("/official/" in task.path for tasks in found.values() for task in tasks)
+    for spec, _, validation, test in mixtures.values():
+        assert len(world.tasks(spec, "validation", validation)) == validation
+        assert len(world.tasks(spec, "test", test)) == test
+        with pytest.raises(BadInput, match=r"has \d+ games for test"):
+            world.tasks(spec.replace("mixed", "official"), "test", test + 1)  # that is all of them

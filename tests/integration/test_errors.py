@@ -141,6 +141,11 @@ def test_a_world_without_an_expert_is_refused_before_a_model_is_loaded(refused):
     )
 
 
+def test_demonstrations_of_training_tasks_are_refused(refused):
+    said = refused("--data.environment", "tests.integration.flaky.Scarce")
+    assert said.startswith("error: data.train_tasks: 8 of its tasks would be demonstrated too, e.g. games/0. Lower it")
+
+
 def test_accumulation_in_a_file_is_not_silently_replaced(refused):
     assert "trainer.accumulate_grad_batches" in refused(*write("bad.yaml", "trainer: {accumulate_grad_batches: 4}"))
 
@@ -199,6 +204,7 @@ def test_a_checkpoint_of_something_else_is_refused_by_both_commands(finished, re
         assert "written with policy" in refused("--ckpt_path", last, *other, command=command)
         assert "written with algorithm GRPO" in refused("--ckpt_path", last, *rloo, command=command)
     assert "written with kl" in refused("--ckpt_path", last, *kl)
+    assert "--start_from: it was written with policy" in refused("--start_from", last, *other)
     assert "last.ckpt alone" in refused("--ckpt_path", best)
     Path(best).unlink()
     assert "there is no such file" in refused("--ckpt_path", best)

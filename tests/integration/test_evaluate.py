@@ -67,12 +67,20 @@ def test_two_checkpoints_are_compared_on_the_same_tasks(trained, capsys):
     assert "policy - against, paired by task: " in capsys.readouterr().out
 
 
+def test_what_a_configuration_begins_with_is_what_is_measured(trained, capsys):
+    given = evaluate([*trained, "--ckpt_path", SFT])["policy"]
+    assert evaluate([*trained, "--start_from", SFT])["policy"] == given
+    assert f"policy: {SFT}" in capsys.readouterr().out
+    assert evaluate([*trained, "--start_from", SFT, "--ckpt_path", RL])["policy"] != given
+
+
 def test_numbers_of_other_conditions_are_compared_only_if_that_is_asked_for(trained, capsys):
     assert main([*trained, "--ckpt_path", SFT, "--output", "sft.json"]) == 0
     same = [*trained, "--ckpt_path", RL, "--against", "sft.json"]
     assert main(same) == 0
     for change, name in (
         (["--data.limits.turns", "3"], "turn_limit is 2, not 3"),
+        (["--data.limits.window", '{"turns": 1, "keep": 1}'], "window is None, not"),
         (["--data.evaluation.temperature", "0.5"], "sampling.temperature is 1.0, not 0.5"),
         (["--data.test_tasks", "8"], "environment.task_files is "),
         (["--data.tasks", "r2-w3"], "tasks is r2-w2, not r2-w3"),
@@ -101,6 +109,8 @@ def test_numbers_of_other_conditions_are_compared_only_if_that_is_asked_for(trai
         (["--against", "nowhere.json"], "--against nowhere.json: it cannot be read"),
         (["--against", "toy.yaml"], "--against toy.yaml: cannot be read as plain tensors"),
         (["--against", "nowhere.ckpt"], "--against nowhere.ckpt: there is no such file"),
+        (["--start_from", "nowhere.ckpt"], "--start_from nowhere.ckpt: there is no such file"),
+        (["--start_from", "toy.yaml"], "--start_from toy.yaml: cannot be read as plain tensors"),
         (["--allow_different", "true"], "--allow_different: there are no earlier numbers"),
     ],
 )

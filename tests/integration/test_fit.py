@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_agents.algorithm.module import AgentModule
+from lit_agents.audit import main as audit_main
 from lit_agents.evaluation.result import Result
 from lit_agents.fit import fit, main
 from lit_agents.metrics_file import MetricsFile
@@ -119,6 +120,31 @@ def test_a_checkpoint_of_the_supervised_stage_begins_rl_again(toy):
     fit(["--config", toy, "--ckpt_path", "run/checkpoints/sft/last.ckpt"])
     assert same(weights("run"), before)
     assert episodes("run") == whole
+
+
+def test_a_run_begins_where_another_one_ended_and_bears_its_costs(toy):
+    sft = fit(["--config", toy, "--run", "sft", "--trainer.max_epochs", "0"])
+    start = str(Path("sft/checkpoints/sft/last.ckpt").absolute())
+    alone = ["--config", toy, "--sft", "null", "--start_from", start, "--keep_weights", "1"]
+    run = fit([*alone, "--run", "whole"])
+    assert list(run.results) == ["base", "rl"]
+    assert run.results["base"] == sft.results["sft"]
+    said = [[[t["action_ids"] for t in e["turns"]] for e in episodes(name) if e["phase"] == phase]
+            for name, phase in (("whole", "test/base"), ("sft", "test/sft"), ("sft", "test/base"))]  # fmt: skip
+    assert said[0] == said[1] != said[2]
+    ledger = json.loads(Path("whole/ledger.json").read_text())
+    assert (ledger["demonstrations"], ledger["episodes"]) == (16, 24) and ledger["seconds"]["sft"] > 0
+    # RL is the same as if both stages had been one run
+    fit(["--config", toy, "--run", "both"])
+    assert same(weights("whole"), weights("both"))
+    assert [e for e in episodes("whole") if e["phase"] == "rl"] == [e for e in episodes("both") if e["phase"] == "rl"]
+    fit([*alone, "--run", "parts", "--trainer.max_epochs", "2"])
+    fit([*alone, "--run", "parts", "--ckpt_path", "last"])
+    assert same(weights("parts"), weights("whole"))
+    assert json.loads(Path("parts/ledger.json").read_text())["demonstrations"] == 16
+    assert audit_main(["whole"]) == 0
+    assert json.loads(Path("whole/summary.json").read_text())["start_from"] == start
+    assert f"start_from: {start}" in Path("whole/config.yaml").read_text()
 
 
 def test_a_run_without_a_checkpoint_begins_again_in_its_folder(toy):

@@ -33,7 +33,7 @@ from tests.tiny import tiny_model_folder, tiny_tokenizer
 pytestmark = QUIET
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
-QUICK = {"quickstart"}
+QUICK = {CONF / "textworld" / "quickstart.yaml"}
 """The others are left to the slow suite."""
 
 # shrinking
@@ -46,7 +46,7 @@ SHRUNK: dict[str, Any] = {
     "sft.demonstrations": 4, "sft.epochs": 1, "sft.minibatches": 2, "sft.optimizer.lr": 0.001,
     "trainer.max_epochs": 2, "trainer.check_val_every_n_epoch": 1, "trainer.devices": 1,
     "data.tasks": "r2-w2", "trainer.accelerator": "cpu", "trainer.strategy": "auto", "trainer.precision": "32-true",
-    "model.policy.dtype": "float32",
+    "model.policy.dtype": "float32", "data.limits.window.turns": 1, "data.limits.window.keep": 1,
 }  # fmt: skip
 """Used where a configuration has the setting; minibatches and groups are cut to what the tasks allow."""
 
@@ -79,6 +79,7 @@ def settings(file: Path) -> dict[str, tuple[tuple[str, ...], Any]]:
 
 def shrunk(file: Path, weights: Path) -> dict[str, Any]:
     content = yaml.safe_load(file.read_text())
+    content.pop("start_from", None)  # see test_fit.py
     for path, value in list(leaves(content)):
         name = name_of(path)
         put(content, path, SHRUNK.get(name, value))
@@ -94,6 +95,15 @@ def shrunk(file: Path, weights: Path) -> dict[str, Any]:
     spy = {"class_path": "tests.integration.spies.StepSpy", "init_args": {"path": "steps.jsonl"}}
     content["trainer"]["callbacks"] = [spy]
     return content
+
+
+def shipped() -> list[Path]:
+    """Those that differ when they are shrunk: of the others, one has the settings of all."""
+    found: dict[str, Path] = {}
+    for file in FILES:
+        content = shrunk(file, Path("weights"))
+        found.setdefault(json.dumps({k: v for k, v in content.items() if k != "name"}, sort_keys=True), file)
+    return list(found.values())
 
 
 # what there is to be seen
@@ -130,6 +140,11 @@ class Seen:
 
     def said(self, *phases: str) -> list[Any]:
         return [[turn["action_ids"] for turn in e["turns"]] for e in self.of_phase(*phases)]
+
+    @property
+    def windows(self) -> list[list[int]]:
+        """Where the window of each turn starts."""
+        return [[turn["window_start"] for turn in e["turns"]] for e in self.episodes]
 
     def weights(self, stage: str, part: str = "") -> str:
         path = self.folder / "run" / "checkpoints" / stage / "last.ckpt"
@@ -178,6 +193,8 @@ def flipped(old: bool) -> bool:
     return not old
 
 
+LONGER = (("data.tasks", "r4-w2"), ("data.limits.turns", 4), ("data.limits.context", 400))
+"""Episodes that are longer than what is in sight."""
 KNOBS: dict[str, Knob] = {
     "seed_everything": Knob(to(2), lambda s: s.said("rl", "test/base")),
     # data
@@ -192,6 +209,8 @@ KNOBS: dict[str, Knob] = {
     "data.limits.turns": Knob(to(1), lambda s: max(len(e["turns"]) for e in s.episodes)),
     "data.limits.context": Knob(to(60), lambda s: [e["stop"] for e in s.episodes]),
     "data.limits.concurrent": Knob(to(3), lambda s: [(step["sessions"], step["cache"]) for step in s.own_steps]),
+    "data.limits.window.turns": Knob(to(2), lambda s: s.windows, LONGER),
+    "data.limits.window.keep": Knob(to(0), lambda s: s.windows, LONGER),
     "data.limits.step_timeout": Knob(to(0.01), lambda s: {e["stop"] for e in s.episodes} & {"environment_timeout"}),
     "data.sampling.temperature": Knob(to(0.4), lambda s: s.said("rl")),
     "data.sampling.max_tokens": Knob(to(3), lambda s: max(len(a) for e in s.said("rl") for a in e)),
@@ -286,8 +305,8 @@ def run(content: dict[str, Any], along: tuple[tuple[str, Any], ...], folder: Pat
 
 
 CASES = [
-    pytest.param(file, name, id=f"{file.stem}-{name}", marks=[] if file.stem in QUICK else [pytest.mark.slow])
-    for file in FILES
+    pytest.param(file, name, id=f"{file.relative_to(CONF)}-{name}", marks=[] if file in QUICK else [pytest.mark.slow])
+    for file in shipped()
     for name in settings(file)
     if name not in ELSEWHERE
 ]
@@ -318,7 +337,9 @@ def test_a_setting_changes_what_it_is_there_for(
     assert knob.observable(after) != knob.observable(before), f"{name} changes nothing in {file.relative_to(CONF)}"
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if "trainer.devices" in settings(file)], ids=lambda f: f.stem)
+@pytest.mark.parametrize(
+    "file", [file for file in shipped() if "trainer.devices" in settings(file)], ids=lambda f: str(f.relative_to(CONF))
+)
 def test_the_number_of_devices_is_the_number_of_processes_that_share_the_tasks(
     file: Path, weights: Path, tmp_path: Path
 ):
@@ -333,6 +354,7 @@ def test_the_number_of_devices_is_the_number_of_processes_that_share_the_tasks(
 
 
 def test_every_declared_knob_is_one_that_is_shipped():
-    shipped = {name for file in FILES for name in settings(file)}
-    assert shipped <= set(KNOBS) | ELSEWHERE
-    assert set(KNOBS) <= shipped
+    named = {name for file in FILES for name in settings(file)}
+    assert named <= set(KNOBS) | ELSEWHERE
+    assert set(KNOBS) <= named
+    assert named == {name for file in shipped() for name in settings(file)}
