@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 from lit_agents.environment.base import Start, TextEnvironment, Transition
@@ -77,6 +78,7 @@ class EnvPool:
         step_timeout: seconds until a session that has not answered is killed.
         reset_timeout: the same, for a reset.
         recycle_after: number of resets after which a session gets a new process, for worlds that leak.
+        recycle_bytes: the same, once its process holds as much memory (as the system tells, on Linux).
     """
 
     def __init__(
@@ -87,11 +89,13 @@ class EnvPool:
         step_timeout: float = 30.0,
         reset_timeout: float = 60.0,
         recycle_after: int = 200,
+        recycle_bytes: int = 1 << 30,
     ) -> None:
-        for name, value in (("size", size), ("recycle_after", recycle_after)):
+        for name, value in (("size", size), ("recycle_after", recycle_after), ("recycle_bytes", recycle_bytes)):
             if value < 1:
                 raise BadInput(name, f"it is {value}.", "Give at least 1.")
-        self._environment, self._size, self._recycle_after = environment, size, recycle_after
+        self._environment, self._size = environment, size
+        self._recycle_after, self._recycle_bytes = recycle_after, recycle_bytes
         self._step_timeout, self._reset_timeout = step_timeout, reset_timeout
         self._helper: Helper | None = None
         self._hints = False
@@ -179,7 +183,7 @@ class EnvPool:
         session = self._sessions.get(number)
         if session is not None:
             session.playing = False
-            if session.resets >= self._recycle_after:
+            if session.resets >= self._recycle_after or _resident(session.pid) > self._recycle_bytes:
                 self._drop(number, CLOSING_GRACE)
         if number not in self._sessions:
             self._sessions[number] = self._fork()
@@ -261,3 +265,11 @@ class EnvPool:
             self._drop(number, 0.0)
             answer = Failure(TROUBLES[trouble], answer)
         answers[number] = answer
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory a process holds; 0 where the system does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

@@ -53,6 +53,10 @@ class Puppet(TextEnvironment):
     def do_leave(self, rest: str) -> None:
         raise SystemExit(0)
 
+    def do_grow(self, rest: str) -> Transition:
+        self.kept = bytes(int(rest) * 1_000_000).replace(b"\0", b"1")  # pages that are written are held
+        return Transition("grown", 0.0)
+
     def do_sleep(self, rest: str) -> Transition:
         time.sleep(float(rest))
         return Transition("slept", 0.0)

@@ -148,6 +148,17 @@ def test_a_session_is_recycled() -> None:
     assert pids[0] == pids[1] != pids[2] == pids[3] != pids[4]
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell what a process holds")
+def test_a_session_that_has_grown_is_recycled_before_its_next_episode() -> None:
+    with EnvPool(Puppet(), 2, recycle_bytes=250_000_000) as pool:
+        before = [reset(pool, number)[number] for number in (0, 1)]
+        assert [reset(pool, number)[number] for number in (0, 1)] == before
+        pool.step({0: "grow 300"})
+        assert pool.step({0: "look"})[0].observation == before[0]  # not in the middle of an episode
+        after = [reset(pool, number)[number] for number in (0, 1)]
+    assert after[0] != before[0] and after[1] == before[1]
+
+
 def test_what_a_world_prints_is_not_in_the_callers_output(pool: EnvPool, capfd: pytest.CaptureFixture[str]) -> None:
     reset(pool, 0)
     pool.step({0: "print lantern"})

@@ -17,7 +17,7 @@ from lit_agents.algorithm.module import AgentModule
 from lit_agents.environment.alfworld import AlfWorld
 from lit_agents.environment.textworld import TextWorld
 from lit_agents.errors import BadInput
-from lit_agents.fit import FitCLI, fit, main
+from lit_agents.fit import FitCLI, Run, fit, main
 from lit_agents.policy import causal_lm
 from tests.shared_data import HOUSEHOLDS, shared_data
 
@@ -67,24 +67,35 @@ def households(tmp_path_factory) -> Path:
 def test_a_configuration_for_a_cpu_runs_one_small_iteration(path, tiny_weights, request, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     games = request.getfixturevalue("games" if path in TEXTWORLD else "households")
-    official = (games / "official").exists()
-    if path not in TEXTWORLD and not official and "tasks: official" in path.read_text():
+    if "tasks: official" in path.read_text():
         shared_data(HOUSEHOLDS)
-    supervised = path.stem == "sft"
-    size = "1" if supervised or path.stem in ("ppo", "reinforce_pp") else "2"
-    args = ["--model.policy.init_args.weights", str(tiny_weights), "--model.policy.init_args.dtype", "float32"]
+    content = yaml.safe_load(path.read_text())
+    stages = ["base"]
+    if start := content.get("start_from"):  # another shipped configuration makes it, where it is looked for
+        small(path.with_name("sft.yaml"), tiny_weights, games)
+        assert Path(start).is_file()
+    stages += ["sft"] if path.stem == "sft" or "sft" in content else []
+    stages += [] if path.stem == "sft" else ["rl"]
+    run = small(path, tiny_weights, games)
+    assert list(run.results) == stages
+    with (run.folder.path / "metrics.csv").open(newline="") as file:
+        assert [row["stage"] for row in csv.DictReader(file)] == stages[1:]
+
+
+def small(path: Path, weights: Path, games: Path) -> Run:
+    """One iteration of a configuration with a tiny model and as few tasks as there can be."""
+    content = yaml.safe_load(path.read_text())
+    size = "1" if path.stem in ("sft", "ppo", "reinforce_pp") else "2"
+    args = ["--model.policy.init_args.weights", str(weights), "--model.policy.init_args.dtype", "float32"]
     args += ["--model.policy.init_args.lora.last_layers", "1", "--data.environment.init_args.folder", str(games)]
     args += ["--data.train_tasks", "2", "--data.validation_tasks", "1", "--data.test_tasks", "1"]
     args += ["--data.schedule.tasks", "2", "--data.schedule.group_size", size, "--data.schedule.minibatches", "2"]
     args += ["--data.limits.turns", "2", "--data.limits.concurrent", "4", "--data.sampling.max_tokens", "4"]
     context = "1600" if path in TEXTWORLD else "4000"  # a token of the tiny model is a byte
     args += ["--data.evaluation.max_tokens", "4", "--data.limits.context", context]
-    args += [] if supervised else ["--sft.demonstrations", "2", "--sft.epochs", "1", "--sft.minibatches", "1"]
+    args += ["--sft.demonstrations", "2", "--sft.epochs", "1", "--sft.minibatches", "1"] if "sft" in content else []
     args += ["--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1", "--trainer.accelerator", "cpu"]
-    run = fit(["--config", str(path), *args])
-    assert list(run.results) == (["base", "sft"] if supervised else ["base", "sft", "rl"])
-    with (run.folder.path / "metrics.csv").open(newline="") as file:
-        assert [row["stage"] for row in csv.DictReader(file)] == (["sft"] if supervised else ["sft", "rl"])
+    return fit(["--config", str(path), *args])
 
 
 def test_a_dense_reward_on_games_without_intermediate_score_is_refused(

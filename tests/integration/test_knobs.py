@@ -217,6 +217,7 @@ KNOBS: dict[str, Knob] = {
     "data.evaluation.temperature": Knob(to(0.2), lambda s: s.said("test/base")),
     "data.evaluation.max_tokens": Knob(to(3), lambda s: max(len(a) for e in s.said("test/base") for a in e)),
     "data.reward.normalise": Knob(flipped, lambda s: s.column("rollout/return")),
+    "data.reward.parts.0.reward.normalise": Knob(flipped, lambda s: [e["rewards"] for e in s.episodes]),
     **{f"data.reward.parts.{i}.weight": Knob(times(2), lambda s: [e["rewards"] for e in s.episodes]) for i in range(3)},
     **{f"data.reward.parts.{i}.reward.cost": Knob(times(2), lambda s: [e["rewards"] for e in s.episodes]) for i in (1, 2)},
     # model
