@@ -323,7 +323,7 @@ FAULTS = [
     Fault("miss no episode in the audit", "evaluation/token_audit.py",
           "if not (alone or silent):", "if row is None:", AUDIT),
     Fault("audit no prompt", "evaluation/token_audit.py",
-          "findings.expect(digest(before) == turn.prompt_digest,", "findings.expect(True,", AUDIT),
+          "digest(prompt_of(episode, k)) == turn.prompt_digest,", "True,", AUDIT),
     Fault("take a demonstration for fresh", "algorithm/module.py",
           "return -1 if self.demonstrated else self._expected_version",
           "return min(-1, 0) if self.demonstrated or self._expected_version == 0 else self._expected_version", MODULE),

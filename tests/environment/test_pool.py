@@ -151,11 +151,11 @@ def test_a_session_is_recycled() -> None:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell what a process holds")
 def test_a_session_that_has_grown_is_recycled_before_its_next_episode() -> None:
     with EnvPool(Puppet(), 2, recycle_bytes=250_000_000) as pool:
-        before = [reset(pool, number)[number] for number in (0, 1)]
-        assert [reset(pool, number)[number] for number in (0, 1)] == before
+        before = reset(pool, 0, 1)
+        assert reset(pool, 0, 1) == before
         pool.step({0: "grow 300"})
-        assert pool.step({0: "look"})[0].observation == before[0]  # not in the middle of an episode
-        after = [reset(pool, number)[number] for number in (0, 1)]
+        assert pool.step({0: "look"})[0].observation == str(before[0])  # not in the middle of an episode
+        after = reset(pool, 0, 1)
     assert after[0] != before[0] and after[1] == before[1]
 
 

@@ -29,6 +29,8 @@ PAPER = [  # those that differ from another one in reward or tasks alone are lef
     for path in sorted(CONF.glob("*/paper/*.yaml"))
 ]
 
+SLOW = {"alfworld/ppo.yaml", "alfworld/rloo.yaml"}
+"""Left to the slow suite: they differ from grpo.yaml in the algorithm, which others of these run."""
 SHAPE = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 QWEN = {
     "Qwen/Qwen2.5-1.5B-Instruct": (dict(zip(SHAPE, (1536, 8960, 28, 12, 2), strict=True)), True, 1.54e9),
@@ -63,7 +65,10 @@ def households(tmp_path_factory) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")
-@pytest.mark.parametrize("path", CPU, ids=named)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, id=named(p), marks=[pytest.mark.slow] if named(p) in SLOW else []) for p in CPU],
+)
 def test_a_configuration_for_a_cpu_runs_one_small_iteration(path, tiny_weights, request, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     games = request.getfixturevalue("games" if path in TEXTWORLD else "households")

@@ -83,7 +83,7 @@ def test_numbers_of_other_conditions_are_compared_only_if_that_is_asked_for(trai
     assert main(same) == 0
     for change, name in (
         (["--data.limits.turns", "3"], "turn_limit is 2, not 3"),
-        (["--data.limits.window", '{"turns": 1, "keep": 1}'], "window is None, not"),
+        (["--data.limits.window", '{"turns": 1, "keep": 1}'], "window.turns is None, not 1"),
         (["--data.evaluation.temperature", "0.5"], "sampling.temperature is 1.0, not 0.5"),
         (["--data.test_tasks", "8"], "environment.task_files is "),
         (["--data.tasks", "r2-w3"], "tasks is r2-w2, not r2-w3"),
