@@ -11,7 +11,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def shrunk(file: Path, weights: Path) -> dict[str, Any]:
     schedule = content["data"]["schedule"]
     supervised = content["model"]["class_path"].endswith("SFT")
     if supervised:
-        content["data"]["train_tasks"] = schedule["tasks"]
+        content["data"]["train_tasks"] = schedule["tasks"] = 8
     schedule["minibatches"] = min(schedule["minibatches"], 4)
     schedule["group_size"] = min(schedule["group_size"], 4)
     content["data"]["environment"] = {"class_path": "tests.integration.flaky.Sluggish"}
@@ -195,6 +195,9 @@ def flipped(old: bool) -> bool:
 
 LONGER = (("data.tasks", "r4-w2"), ("data.limits.turns", 4), ("data.limits.context", 400))
 """Episodes that are longer than what is in sight."""
+CURT = (("data.evaluation.max_tokens", 3),)
+"""Actions that do not come to their end."""
+REWARDED = Knob(times(2), lambda s: [e["rewards"] for e in s.episodes])
 KNOBS: dict[str, Knob] = {
     "seed_everything": Knob(to(2), lambda s: s.said("rl", "test/base")),
     # data
@@ -205,7 +208,9 @@ KNOBS: dict[str, Knob] = {
     "data.schedule.group_size": Knob(to(3), lambda s: s.column("rollout/n")),
     "data.schedule.passes": Knob(to(2), lambda s: s.column("step")),
     "data.schedule.minibatches": Knob(to(3), lambda s: s.column("step")),
-    "data.schedule.micro_batch_tokens": Knob(to(160), lambda s: [step["nodes"] for step in s.own_steps]),
+    "data.schedule.micro_batch_tokens": Knob(
+        to(160), lambda s: [step["nodes"] for step in s.own_steps], (("data.schedule.minibatches", 1),)
+    ),
     "data.limits.turns": Knob(to(1), lambda s: max(len(e["turns"]) for e in s.episodes)),
     "data.limits.context": Knob(to(60), lambda s: [e["stop"] for e in s.episodes]),
     "data.limits.concurrent": Knob(to(3), lambda s: [(step["sessions"], step["cache"]) for step in s.own_steps]),
@@ -218,8 +223,11 @@ KNOBS: dict[str, Knob] = {
     "data.evaluation.max_tokens": Knob(to(3), lambda s: max(len(a) for e in s.said("test/base") for a in e)),
     "data.reward.normalise": Knob(flipped, lambda s: s.column("rollout/return")),
     "data.reward.parts.0.reward.normalise": Knob(flipped, lambda s: [e["rewards"] for e in s.episodes]),
-    **{f"data.reward.parts.{i}.weight": Knob(times(2), lambda s: [e["rewards"] for e in s.episodes]) for i in range(3)},
-    **{f"data.reward.parts.{i}.reward.cost": Knob(times(2), lambda s: [e["rewards"] for e in s.episodes]) for i in (1, 2)},
+    "data.reward.parts.0.weight": REWARDED,
+    "data.reward.parts.1.weight": REWARDED,
+    "data.reward.parts.1.reward.cost": REWARDED,
+    "data.reward.parts.2.weight": replace(REWARDED, along=CURT),
+    "data.reward.parts.2.reward.cost": replace(REWARDED, along=CURT),
     # model
     "model.optimizer.lr": Knob(times(0.1), lambda s: s.column("train/learning_rate")),
     "model.optimizer.weight_decay": Knob(to(0.5), lambda s: s.trained),
