@@ -35,7 +35,7 @@ one set of weights may be a tenth of it."""
 SHOWN = 10
 """Faults that are printed."""
 Sampler = tuple[str, int]
-"""A stage and the number of its optimizer steps; the untouched model is ``("base", 0)``."""
+"""A stage and the number of its optimizer steps; what the run began with is ``("base", 0)``."""
 
 
 @dataclass
@@ -143,7 +143,7 @@ class Audit:
         return ("sft", int(read_checkpoint(last)["global_step"])) if last.is_file() else ("base", 0)
 
     def weights(self) -> dict[Sampler, Path | None]:
-        """The untouched model, then one file for each set of weights that is there."""
+        """What the run began with (None: the untouched model), then one file for each set of weights that is there."""
         start = self.cli.value("start_from")
         found: dict[Sampler, Path | None] = {("base", 0): Path(start) if start else None}
         for path in sorted(self.folder.glob("checkpoints/*/*.ckpt")):

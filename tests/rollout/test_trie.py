@@ -217,7 +217,7 @@ def rows_of(batch: TokenBatch) -> list[int]:
 def test_every_episode_is_in_exactly_one_part_with_its_own_values(
     minibatches: int, budget: int, per_episode: bool, windows: bool
 ):
-    episodes = forest(3, episodes=10, turns=5, windows=windows)
+    episodes = forest(3, episodes=10, turns=5 if windows else 3, windows=windows)
     credited = credit(episodes)
     order = [4, 5, 6, 0, 1, 9, 8, 7, 3, 2]
     found = list(batches(credited, order, minibatches, budget, per_episode, skip_zero=False))
@@ -225,6 +225,7 @@ def test_every_episode_is_in_exactly_one_part_with_its_own_values(
     assert [b for minibatch in found for batch in minibatch.parts for b in rows_of(batch)] == order
     parts = [batch for minibatch in found for batch in minibatch.parts]
     assert all(len(part.tree.ids_S) <= budget or len(part.weights_BA) == 1 for part in parts)
+    assert windows or budget == 1 or max(len(part.tree.ids_S) for part in parts) <= budget  # none alone is above it
     assert (len(parts) > minibatches) is (budget < 1000)
     for minibatch in found:
         rows = [b for batch in minibatch.parts for b in rows_of(batch)]

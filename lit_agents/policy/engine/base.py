@@ -1,7 +1,7 @@
 """The engine contract: token ids in, sampled token ids and their log-probabilities out.
 
-Every request carries the whole conversation; what an engine remembers of earlier turns (KV caches, prefixes) is its own
-business and never changes what comes out. Between calls it may hold actions that are half sampled.
+Every request carries all that is in sight of its conversation; what an engine remembers of earlier turns (KV caches, prefixes) is
+its own business and never changes what comes out. Between calls it may hold actions that are half sampled.
 """
 
 from __future__ import annotations
