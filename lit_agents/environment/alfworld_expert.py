@@ -1,8 +1,8 @@
 """ALFWorld's handcoded expert: rules that look into one receptacle after another, as a person who does not know the room would.
 
 Where its rules are stuck it draws any command at random or looks around, and now and then goes in circles. So it plays a game
-ahead, with other random numbers until it wins within 50 commands, and what it did, but for the looking around, is the
-demonstration. It needs the game's ``traj_data.json``; the planner, which knows where everything is, does not.
+ahead, with other random numbers until it wins within 50 commands, and what it did, but for looking around and closing what it
+opened, is the demonstration. It needs the game's ``traj_data.json``; the planner, which knows where everything is, does not.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ PATIENCE = 100
 SHORT = 50
 """Commands of an attempt that is good enough: the limit of most work on ALFWorld."""
 ATTEMPTS = 24
+IDLE = ("look", "inventory", "examine", "close")
+"""Commands that change nothing, and the closing of what was opened: a seventh of what it does, and no task asks for it."""
 
 
 def handcoded_walkthrough(game: Game) -> list[str]:
@@ -47,15 +49,12 @@ def handcoded_walkthrough(game: Game) -> list[str]:
 
 
 def _shortened(game: Game, played: list[str]) -> list[str]:
-    """The same commands but for the looks and, if they are still many, without closing what was opened, where that wins too."""
-    for idle in ("look", "close"):
-        if len(played) > SHORT or idle == "look":
-            short = [command for command in played if not command.startswith(idle)]
-            game.start()
-            for command in short:
-                game.step(command)
-            played = short if game.won else played
-    return played
+    """The same commands without those that no task asks for and without those that do nothing then, where that wins too."""
+    game.start()
+    for command in played:
+        if not command.startswith(IDLE):
+            game.step(command)  # what is not possible is not played: opening what was not closed
+    return game.played if game.won else played
 
 
 def _attempt(game: Game, patience: int) -> list[str]:
