@@ -45,7 +45,7 @@ def environment_class(name: str) -> type[TextEnvironment]:
         value
         for key, value in vars(module).items()
         if inspect.isclass(value) and issubclass(value, TextEnvironment) and not inspect.isabstract(value)
-        if (key == attribute if attribute else value.__module__ == path)
+        if (key == attribute if attribute else value.__module__.startswith(path))
     ]
     if len(found) != 1:
         names = ", ".join(f"{path}.{value.__name__}" for value in found) or "none"

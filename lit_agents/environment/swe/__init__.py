@@ -1,0 +1,1 @@
+from lit_agents.environment.swe.env import SweGym as SweGym

@@ -1,0 +1,235 @@
+"""Repairing a Python repository by commands of the shell, until ``submit``; what was done is then tested on a fresh copy.
+
+Tasks are made of packages (``generated``: see `factory`) or come from rows of SWE-Gym's schema (``rows``: see `rows`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from itertools import zip_longest
+from pathlib import Path
+
+from lit_agents.environment.base import Start, TextEnvironment, Transition
+from lit_agents.environment.swe.commands import GRAMMAR, PRELUDE, SUBMIT, TOOLS, observed, parsed
+from lit_agents.environment.swe.expert import next_action
+from lit_agents.environment.swe.factory import NEEDS, Factory
+from lit_agents.environment.swe.grading import grade
+from lit_agents.environment.swe.packages import Package
+from lit_agents.environment.swe.problem import Problem, Requirements
+from lit_agents.environment.swe.release import PACKAGES
+from lit_agents.environment.swe.runtimes import runtime
+from lit_agents.environment.swe.sandbox.base import Runtime, Sandbox
+from lit_agents.environment.swe.sandbox.choice import working
+from lit_agents.environment.swe.tree import File, changes, packed, unpacked
+from lit_agents.errors import BadInput
+from lit_agents.paths import cache_folder
+from lit_agents.types import Task
+
+PROMPT = """You repair a Python repository in the current folder. Reply with one command of bash. Besides bash there are:
+view FILE [LINE or NAME]: show lines
+search TEXT: find lines
+edit FILE FIRST[-LAST] <<'E': put new lines, up to a line E, in their place
+submit: when the repair is done
+"""
+SMALL = 25
+"""Lines of the longest function in tasks of ``generated-small``."""
+
+
+class SweGym(TextEnvironment):
+    """Repositories with something to repair.
+
+    An episode is won if ``submit`` finds every test passing that should, and lost if not. What is not submitted is not
+    tested. On that turn the signals are ``resolved``, ``passed`` (which part of the tests that count pass, 0 to 1),
+    ``passed_before``, ``repaired`` (of those that failed), ``kept`` (of those that passed) and ``changed`` (there is a change).
+
+    Args:
+        folder: where tasks, repositories and virtual environments are; by default ``swe`` in the package's cache.
+        sandbox: in what the commands run; by default the first that works here, of containers and bubblewrap.
+        packages: by split (``train``, ``validation``, ``test``), the releases that tasks are made of, each like
+            ``toolz==1.0.0``; by default those that come with this package.
+        generate: how many tasks ``python -m lit_agents.tasks swe`` makes, over all splits.
+        help_level: how much the statement of a generated task says: 0 that tests fail, 1 the file too, 2 the function,
+            3 the tests, 4 the kind of bug.
+        observation: characters that are shown of what a command prints.
+        command_timeout: seconds that a command has.
+        episode_seconds: after so many the episode is truncated.
+        workers: how many candidates are tried at once; by default one per core.
+    """
+
+    def __init__(
+        self,
+        folder: str | None = None,
+        sandbox: Sandbox | None = None,
+        packages: dict[str, list[str]] | None = None,
+        generate: int = 0,
+        help_level: int = 3,
+        observation: int = 4000,
+        command_timeout: float = 30.0,
+        episode_seconds: float = 1800.0,
+        workers: int | None = None,
+    ) -> None:
+        if not 0 <= help_level <= 4:
+            raise BadInput("help_level", f"it is {help_level}.", "Choose one of 0 to 4.")
+        self._folder, self._given, self._packages = folder, sandbox, packages or PACKAGES
+        self._generate, self._help, self._workers = generate, help_level, workers
+        self._observation, self._timeout, self._seconds = observation, command_timeout, episode_seconds
+        self._sandbox: Sandbox | None = None
+        self._playing: _Playing | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where everything is."""
+        return Path(self._folder).expanduser() if self._folder else cache_folder("swe")
+
+    def install(self) -> str:
+        """Make ``generate`` tasks, each package's share."""
+        if not self._generate:
+            return ""
+        releases = [
+            Package.parsed(text) for split in ("train", "validation", "test") for text in self._packages.get(split, [])
+        ]
+        share = -(-self._generate // len(releases))
+        found = {release.title: len(self._factory().problems(release, share)) for release in releases}
+        listed = ", ".join(f"{count} of {title}" for title, count in found.items())
+        return f"{self.folder}: {sum(found.values())} tasks of {len(found)} packages: {listed}"
+
+    def tasks(self, spec: str, split: str, count: int) -> list[Task]:
+        """Generated ones, packages in turns."""
+        if spec not in ("generated", "generated-small"):
+            raise BadInput("spec", f"there is no {spec!r}.", "Choose generated or generated-small.")
+        if split not in ("train", "sft", "validation", "test"):
+            raise BadInput("split", f"there is no {split!r}.", "Choose one of train, sft, validation, test.")
+        releases = [Package.parsed(text) for text in self._packages.get("train" if split == "sft" else split, [])]
+        if not releases:
+            raise BadInput("packages", f"there is none for {split}.", f"Name some under {split}.")
+        each, found, before = -(-count // len(releases)), list[Task](), -1
+        while len(found) < count:
+            columns = [self._tasks_of(release, spec, split, each) for release in releases]
+            found = [task for row in zip_longest(*columns) for task in row if task]
+            if len(found) == before:
+                reason = f"{len(releases)} packages give {len(found)} tasks of {spec}, not {count}."
+                raise BadInput("packages", reason, f"Ask for fewer, or name more packages under {split}.")
+            before, each = len(found), each + max(4, each // 2)
+        return found[:count]
+
+    def _tasks_of(self, release: Package, spec: str, split: str, each: int) -> list[Task]:
+        """Of a package, those of one split: the training packages serve ``sft`` and ``train`` in turns."""
+        double = split in ("sft", "train")
+        paths = self._factory().problems(release, 2 * each if double else each)
+        tasks = []
+        for path in paths[split == "train" :: 2] if double else paths:
+            problem = Problem.load(path)
+            if spec == "generated" or (
+                problem.labels["patch_lines"] == "1" and int(problem.labels["function_lines"]) <= SMALL
+            ):
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                labels = {name: problem.labels[name] for name in ("package", "operator", "failing", "distance")}
+                tasks.append(Task(spec, problem.id, split, str(path), digest, labels=labels))
+        return tasks
+
+    def reset(self, task: Task) -> Start:
+        """The repository as it is at first, in a sandbox that is kept from one episode to the next."""
+        path = Path(task.path)
+        if self._playing is None or self._playing.path != path:
+            problem = Problem.load(path)
+            before = problem.before(self.folder / "trees")
+            self._playing = _Playing(path, problem, before, packed(before))
+        playing = self._playing
+        self._opened(playing.problem.requirements).reset(playing.archive)
+        playing.last, playing.since = "", time.monotonic()
+        statements = playing.problem.statements
+        return Start(PROMPT + statements[min(self._help, len(statements) - 1)])
+
+    def step(self, action: str) -> Transition:
+        """Run a command, or test what was done."""
+        playing, sandbox = self._under_way()
+        playing.last = action
+        command, wrong = parsed(action)
+        if wrong:
+            return Transition(wrong, 0.0, valid=False)
+        if command == SUBMIT:
+            return self._submitted(playing, sandbox)
+        done = sandbox.run(command, self._timeout, cap=4 * self._observation)
+        late = time.monotonic() - playing.since > self._seconds
+        shown = observed(done, self._observation, self._timeout)
+        return Transition(shown, 0.0, truncated=late, valid=done.code not in (126, 127))
+
+    def expert_action(self) -> str | None:
+        """Towards the fix that is known."""
+        playing, sandbox = self._under_way()
+        paths = [f"./{path}" for path in playing.problem.fix]
+        return next_action(unpacked(sandbox.get(paths)), playing.problem.fix, playing.last)
+
+    def close(self) -> None:
+        """The sandbox, too."""
+        if self._sandbox:
+            self._sandbox.close()
+        self._sandbox = self._playing = None
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """What is told, allowed and shown, and in what commands run."""
+        return {
+            "commands": GRAMMAR,
+            "admissible": "hidden",
+            "prompt": hashlib.sha256((PROMPT + PRELUDE).encode()).hexdigest()[:16],
+            "help_level": str(self._help),
+            "observation": f"{self._observation} characters",
+            "seconds": f"{self._timeout:g} of a command, {self._seconds:g} of an episode",
+            "sandbox": type(self._given or working()).__name__,
+        }
+
+    def _submitted(self, playing: _Playing, sandbox: Sandbox) -> Transition:
+        change = changes(playing.before, unpacked(sandbox.get()))
+        problem = playing.problem
+        found = grade(problem, playing.before, change, sandbox)
+        good, bad = len(problem.pass_to_pass), len(problem.fail_to_pass)
+        signals = {
+            "resolved": found.resolved,
+            "passed": found.passed,
+            "passed_before": good / (good + bad),
+            "repaired": found.repaired,
+            "kept": found.kept,
+            "changed": bool(change),
+            "tests_ended": found.ended,
+        }
+        said = "All tests pass." if found.resolved else "Some tests fail."
+        score, lost = float(found.resolved), not found.resolved
+        return Transition(said, score, terminated=True, won=found.resolved, lost=lost, signals=signals)
+
+    def _opened(self, needs: Requirements) -> Sandbox:
+        """A sandbox with what a repository needs; the one there is, if it has that."""
+        sandbox = self._sandbox or self._given or working()
+        wanted = self._runtime(needs, sandbox)
+        if self._sandbox is None or sandbox.runtime != wanted:
+            sandbox.open(wanted)
+            self._sandbox = sandbox
+        return sandbox
+
+    def _runtime(self, needs: Requirements, sandbox: Sandbox) -> Runtime:
+        found = runtime(needs, self.folder / "venvs", sandbox.RUNS_IMAGES)
+        prelude = f"{PRELUDE}\n{found.prelude}" if found.prelude else PRELUDE
+        return Runtime((*found.shown, str(TOOLS)), found.path, found.variables, prelude, found.image)
+
+    def _factory(self) -> Factory:
+        def opened() -> Sandbox:
+            sandbox = working() if self._given is None else self._given.copy()
+            sandbox.open(self._runtime(NEEDS, sandbox))
+            return sandbox
+
+        return Factory(self.folder, opened, self._workers or os.cpu_count() or 1)
+
+    def _under_way(self) -> tuple[_Playing, Sandbox]:
+        if self._playing is None or self._sandbox is None:
+            raise RuntimeError("no episode is under way")
+        return self._playing, self._sandbox
+
+
+class _Playing:
+    """The task of the episode that is under way, kept for the next one of its group."""
+
+    def __init__(self, path: Path, problem: Problem, before: dict[str, File], archive: bytes) -> None:
+        self.path, self.problem, self.before, self.archive = path, problem, before, archive
+        self.last, self.since = "", 0.0

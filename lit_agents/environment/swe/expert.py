@@ -1,0 +1,76 @@
+"""Plays the fix that is known through the turns an agent has: look at the place, change it, submit."""
+
+from __future__ import annotations
+
+import ast
+from difflib import SequenceMatcher
+
+from lit_agents.environment.swe.commands import SUBMIT
+from lit_agents.environment.swe.tree import Change, Tree
+
+MARK = "E"
+LONGEST = 80
+"""Lines that ``view`` shows of one function."""
+
+
+def next_action(now: Tree, goal: Change, last: str) -> str:
+    """The next action towards a repository in which some files are as in the goal.
+
+    Args:
+        now: the files the goal names, as they are.
+        goal: as they should be.
+        last: the action before this one: what it has looked at need not be looked at again.
+    """
+    for path, wanted in goal.items():
+        there = now.get(path)
+        if there == wanted:
+            continue
+        if wanted is None or wanted.is_link or (there is not None and there.is_link):
+            return f"rm {path}" if wanted is None or there is not None else f"ln -s {wanted.data.decode()} {path}"
+        old = there.data.decode(errors="replace") if there else ""
+        new = wanted.data.decode(errors="replace")
+        if old == new:
+            return f"chmod {'+' if wanted.executable else '-'}x {path}"
+        if old.splitlines() == new.splitlines():
+            return f"truncate -s -1 {path}" if len(old) > len(new) else f"echo >> {path}"
+        first, last_line, lines = _hunk(old.splitlines(), new.splitlines())
+        look = f"view {path} {_around(old, first)}"
+        if old and last != look:
+            return look
+        span = str(first) if first == last_line else f"{first}-{last_line}"
+        mark = MARK
+        while mark in lines:
+            mark += MARK
+        return "\n".join([f"edit {path} {span} <<'{mark}'", *lines, mark])
+    return SUBMIT
+
+
+def _hunk(old: list[str], new: list[str]) -> tuple[int, int, list[str]]:
+    """The first lines that differ, and what they should be; what is only put in takes the line before it along, or after it."""
+    changes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    _, a, b, c, d = next(change for change in changes if change[0] != "equal")
+    if a == b and old:
+        a, c = (a - 1, c - 1) if a else (a, c)
+        b, d = (b, d) if a < b else (b + 1, d + 1)
+    return a + 1, max(b, 1), new[c:d]
+
+
+def _around(text: str, line: int) -> str:
+    """The innermost function or class a line is in, if it can be seen as a whole, or else the line."""
+    best = ""
+
+    def walk(node: ast.AST, prefix: str) -> None:
+        nonlocal best
+        for child in ast.iter_child_nodes(node):
+            if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                walk(child, prefix)
+                continue
+            if child.lineno <= line <= (child.end_lineno or 0):
+                best = prefix + child.name if (child.end_lineno or 0) - child.lineno < LONGEST else ""
+            walk(child, f"{prefix}{child.name}.")
+
+    try:
+        walk(ast.parse(text), "")
+    except (SyntaxError, ValueError):
+        return str(line)
+    return best or str(line)

@@ -1,0 +1,264 @@
+"""Tasks made of packages: bugs put in one by one, and kept if the package's own tests notice them.
+
+Every package has a folder: what its tests say when all is well, a problem for every bug that was kept, and ``tried.jsonl``, in
+which each candidate has a line, in a fixed order. Whoever goes on, after a kill too, goes on at the next one; so the first tasks
+of a package are always the same ones.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+from filelock import FileLock
+
+from lit_agents.environment.swe.bugs import Site, is_bug, sites
+from lit_agents.environment.swe.packages import Package, code, source_of
+from lit_agents.environment.swe.problem import Problem, Requirements, load_tree, save_tree
+from lit_agents.environment.swe.results import run_tests
+from lit_agents.environment.swe.sandbox.base import Sandbox
+from lit_agents.environment.swe.statement import statements
+from lit_agents.environment.swe.tree import File, changed, packed
+from lit_agents.errors import BadInput
+from lit_agents.whole_files import write_whole
+
+COMMAND = "pytest {plugin} -q --tb=no --rootdir=. -o addopts= -p no:cacheprovider"
+NEEDS = Requirements(install=("pytest hypothesis",))
+PATIENCE = 4.0
+"""How many times longer than all was well a run of the tests may take, before a bug counts as one that never ends."""
+LEAST = 10.0
+MOST_DROPPED = 200
+"""Candidates without a task in a row, after which a package is given up."""
+
+
+@dataclass(frozen=True)
+class Clean:
+    """What a package's tests say when all is well.
+
+    Attributes:
+        tree: hash of its files.
+        passed: tests that passed twice.
+        seconds: that one run took.
+    """
+
+    tree: str
+    passed: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A bug that may become a task."""
+
+    number: int
+    path: str
+    site: Site
+
+
+class Factory:
+    """Makes tasks.
+
+    Args:
+        folder: where they are kept.
+        sandbox: makes a new one, opened for `NEEDS`.
+        workers: how many candidates are tried at once.
+    """
+
+    def __init__(self, folder: Path, sandbox: Callable[[], Sandbox], workers: int) -> None:
+        self.folder, self._new_sandbox, self._workers = folder, sandbox, workers
+
+    @property
+    def trees(self) -> Path:
+        """Where the files of packages are."""
+        return self.folder / "trees"
+
+    def problems(self, package: Package, count: int) -> list[Path]:
+        """The first tasks of a package, made if they are not there; fewer if it does not give more.
+
+        Raises:
+            BadInput: the package cannot be had, or its tests do not run.
+        """
+        home = self.folder / "packages" / package.title
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(home / ".lock"):
+            tried = _tried(home)
+            kept = [home / f"{row['number']:05d}.json" for row in tried if not row["dropped"]]
+            if len(kept) < count and _hopeful(tried):
+                clean = self._clean(package, home)
+                kept += self._more(package, clean, home, len(tried), count - len(kept))
+        return kept[:count]
+
+    def _clean(self, package: Package, home: Path) -> Clean:
+        """Run the tests of a package as it is, twice."""
+        path = home / "clean.json"
+        if path.is_file():
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            return Clean(fields["tree"], tuple(fields["passed"]), fields["seconds"])
+        tree = source_of(package, self.folder / "archives")
+        with self._new_sandbox() as sandbox:
+            runs = []
+            for _ in range(2):
+                sandbox.reset(packed(tree))
+                runs.append(run_tests(sandbox, COMMAND, 600.0))
+        passed = runs[0].passed & runs[1].passed
+        if not passed:
+            said = runs[0].done.output.decode(errors="replace").strip()[-300:]
+            raise BadInput(package.title, f"none of its tests passes as it is: {said}", "Choose another package.")
+        clean = Clean(save_tree(self.trees, tree), tuple(sorted(passed)), runs[1].seconds)
+        write_whole(path, json.dumps(vars(clean), indent=1) + "\n")
+        return clean
+
+    def _more(self, package: Package, clean: Clean, home: Path, first: int, count: int) -> list[Path]:
+        """Try candidates until there are so many tasks more, or no hope of any."""
+        tree = load_tree(self.trees, clean.tree)
+        kept: list[Path] = []
+        free: SimpleQueue[Sandbox] = SimpleQueue()
+
+        def trial(candidate: Candidate) -> Problem | str:
+            sandbox = free.get()
+            try:
+                return _tried_out(package, clean, tree, candidate, sandbox)
+            finally:
+                free.put(sandbox)
+
+        opened = [self._new_sandbox() for _ in range(self._workers)]
+        try:
+            for sandbox in opened:
+                free.put(sandbox)
+            with (
+                ThreadPoolExecutor(self._workers) as threads,
+                (home / "tried.jsonl").open("a", encoding="utf-8") as log,
+            ):
+                waiting: deque[tuple[Candidate, Future[Problem | str]]] = deque()
+                rest = (candidate for candidate in candidates(package, tree) if candidate.number >= first)
+                dropped = 0
+                while len(kept) < count and dropped < MOST_DROPPED:
+                    while len(waiting) < 2 * self._workers and (candidate := next(rest, None)):
+                        waiting.append((candidate, threads.submit(trial, candidate)))
+                    if not waiting:
+                        break
+                    candidate, result = waiting.popleft()
+                    found = result.result()
+                    if isinstance(found, Problem):
+                        kept.append(home / f"{candidate.number:05d}.json")
+                        found.save(kept[-1])
+                    dropped = 0 if isinstance(found, Problem) else dropped + 1
+                    row = {"number": candidate.number, "dropped": "" if isinstance(found, Problem) else found}
+                    log.write(json.dumps(row | {"operator": candidate.site.operator, "path": candidate.path}) + "\n")
+                    log.flush()
+                for _, result in waiting:
+                    result.cancel()
+        finally:
+            for sandbox in opened:
+                sandbox.close()
+        return kept
+
+
+def candidates(package: Package, tree: dict[str, File]) -> Iterator[Candidate]:
+    """All bugs for a package in a fixed random order, in which the operators take turns."""
+    stream = random.Random(package.title)
+    by_operator: dict[str, list[tuple[str, Site]]] = {}
+    for path, text in code(tree).items():
+        for site in sites(text):
+            by_operator.setdefault(site.operator, []).append((path, site))
+    queues = [by_operator[name] for name in sorted(by_operator)]
+    for queue in queues:
+        stream.shuffle(queue)
+    number = 0
+    while any(queues):
+        for queue in queues:
+            if queue:
+                path, site = queue.pop()
+                yield Candidate(number, path, site)
+                number += 1
+
+
+def _tried_out(
+    package: Package, clean: Clean, tree: dict[str, File], candidate: Candidate, sandbox: Sandbox
+) -> Problem | str:
+    """A problem, or why the bug is none."""
+    path, site = candidate.path, candidate.site
+    before = tree[path].data.decode()
+    after = site.applied(before)
+    if not is_bug(before, after):
+        return "the program is the same, or none"
+    start = {path: File(after.encode(), tree[path].executable)}
+    sandbox.reset(packed(changed(tree, start)))
+    ran = run_tests(sandbox, COMMAND, max(LEAST, PATIENCE * clean.seconds))
+    if ran.done.timed_out:
+        return "the tests do not end"
+    failing = sorted(set(clean.passed) - ran.passed)
+    passing = sorted(set(clean.passed) & ran.passed)
+    if not failing:
+        return "no test fails"
+    if not passing:
+        return "every test fails"
+    lines = before.count("\n", site.start, site.end) + 1
+    labels = {
+        "package": package.name,
+        "operator": site.operator,
+        "patch_lines": str(lines),
+        "function_lines": str(_length(before, site.entity)),
+        "failing": _bucket(len(failing)),
+        "distance": _distance(path, site.entity, failing, tree),
+    }
+    return Problem(
+        id=f"{package.title}-{candidate.number:05d}",
+        repo=package.title,
+        statements=statements(path, site.entity, site.operator, failing),
+        tree=clean.tree,
+        start=start,
+        fix={path: tree[path]},
+        tests={},
+        fail_to_pass=tuple(failing),
+        pass_to_pass=tuple(passing),
+        command=COMMAND,
+        seconds=clean.seconds,
+        requirements=NEEDS,
+        labels=labels,
+    )
+
+
+def _length(text: str, entity: str) -> int:
+    """Lines of a function or class."""
+    node: ast.AST = ast.parse(text)
+    for name in entity.split("."):
+        node = next(n for n in ast.walk(node) if getattr(n, "name", None) == name and hasattr(n, "body"))
+    return int(getattr(node, "end_lineno", 0)) - int(getattr(node, "lineno", 0)) + 1
+
+
+def _bucket(count: int) -> str:
+    return next(name for most, name in ((1, "1"), (5, "2-5"), (20, "6-20"), (10**9, "more")) if count <= most)
+
+
+def _distance(path: str, entity: str, failing: list[str], tree: dict[str, File]) -> str:
+    """How far a failing test is from the bug: it names the ``function``, the ``module``, or ``neither``."""
+    texts = [
+        tree[file].data.decode(errors="replace") for file in {test.split("::")[0] for test in failing} if file in tree
+    ]
+    if any(entity.split(".")[-1] in text for text in texts):
+        return "function"
+    module = path.rpartition("/")[2].removesuffix(".py")
+    return "module" if any(module in text for text in texts) else "neither"
+
+
+def _tried(home: Path) -> list[dict[str, object]]:
+    """What was tried so far; a line that a kill has cut is not there, and its candidate is tried again."""
+    path = home / "tried.jsonl"
+    if not path.is_file():
+        return []
+    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    if len(whole) + 1 != path.stat().st_size:
+        write_whole(path, whole + "\n" if whole else "")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def _hopeful(tried: list[dict[str, object]]) -> bool:
+    return len(tried) < MOST_DROPPED or not all(row["dropped"] for row in tried[-MOST_DROPPED:])

@@ -1,0 +1,67 @@
+"""What a repair is worth: the agent's changes on a fresh copy, with the tests as they should be, and every test that counts."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+
+from lit_agents.environment.swe.packages import is_test
+from lit_agents.environment.swe.problem import Problem
+from lit_agents.environment.swe.results import run_tests, share
+from lit_agents.environment.swe.sandbox.base import Sandbox
+from lit_agents.environment.swe.tree import Change, Tree, changed, packed
+
+CONFIGURES = re.compile(
+    r"(^|/)(conftest\.py|\.?pytest\.(ini|toml)|tox\.ini|setup\.cfg|pyproject\.toml|(site|user)customize\.py|[^/]*\.pth)$"
+)
+"""What steers pytest or Python itself: graded as it was."""
+MACHINERY = frozenset(
+    {"pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py", "exceptiongroup", "tomli"}
+)
+PATIENCE = 10.0
+"""How many times longer than it should the tests may take; what has not ended by then has failed."""
+LEAST = 60.0
+
+
+@dataclass(frozen=True)
+class Grade:
+    """How a repair was judged.
+
+    Attributes:
+        passed: which part of all tests that count passed, 0 to 1.
+        repaired: which part of those that failed at first.
+        kept: which part of those that passed at first; 1 if there are none.
+        resolved: all of them passed.
+        ended: the tests came to their end in time.
+    """
+
+    passed: float
+    repaired: float
+    kept: float
+    resolved: bool
+    ended: bool
+
+
+def grade(problem: Problem, before: Tree, change: Change, sandbox: Sandbox) -> Grade:
+    """Run the tests that count on a fresh copy; the sandbox holds that copy afterwards.
+
+    Args:
+        before: the repository as the agent found it.
+        change: what the agent did to it.
+    """
+    allowed = {path: file for path, file in change.items() if not steers(path, before)}
+    sandbox.reset(packed(changed(changed(before, allowed), problem.tests)))
+    ran = run_tests(sandbox, problem.command, max(LEAST, PATIENCE * problem.seconds))
+    both = (*problem.fail_to_pass, *problem.pass_to_pass)
+    kept = share(ran.passed, problem.pass_to_pass) if problem.pass_to_pass else 1.0
+    passed = share(ran.passed, both)
+    return Grade(passed, share(ran.passed, problem.fail_to_pass), kept, passed == 1.0, not ran.done.timed_out)
+
+
+def steers(path: str, before: Tree) -> bool:
+    """Whether a file would change how it is tested: the tests, their settings, or a new module in the place of the machinery."""
+    if is_test(path) or CONFIGURES.search(path):
+        return True
+    name = path.removeprefix("src/").split("/")[0].removesuffix(".py")
+    return path not in before and (name in MACHINERY or name in sys.stdlib_module_names)

@@ -1,0 +1,97 @@
+"""What every single test did: a plugin that is handed to pytest in the sandbox, and who reads what it says.
+
+The plugin writes one line at pytest's end, marked with a word that is new every time, to the output that pytest had before it
+captured anything; so nothing that tests print can be taken for it, and no setting of colours or verbosity hides it. Code under
+test runs in the same process and could still look for the plugin: what is graded is repaired code, not an enemy's.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lit_agents.environment.swe.sandbox.base import Completed, Sandbox
+
+OUTPUT_CAP = 32 << 20
+"""Bytes of output of one run of the tests that are kept: the plugin's line is the last of it."""
+PLUGIN = """
+import json, os
+out, worst = os.dup(1), {}
+os.unlink(__file__)
+
+def note(test, verdict):
+    order = ("skipped", "passed", "failed")
+    worst[test] = max(worst.get(test, "skipped"), verdict, key=order.index)
+
+def pytest_runtest_logreport(report):
+    if report.outcome == "failed":
+        note(report.nodeid, "failed")
+    elif report.when == "call" or report.outcome == "skipped":
+        expected = report.outcome == "skipped" and hasattr(report, "wasxfail")
+        note(report.nodeid, "passed" if expected or report.outcome == "passed" else "skipped")
+
+def pytest_unconfigure(config):
+    line = "\\nWORD " + json.dumps(worst) + "\\n"
+    data = line.encode("utf-8", "backslashreplace")
+    while data:
+        data = data[os.write(out, data):]
+"""
+RUN = """T=$(mktemp -d) && cat >$T/lit_agents_results.py && export PYTHONPATH="$T:$PYTHONPATH"
+{command}
+code=$?; rm -rf "$T"; exit $code"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One run of tests.
+
+    Attributes:
+        verdicts: test id -> ``passed`` (an expected failure, too), ``failed`` (an error, too) or ``skipped``.
+        done: how the command ended.
+        seconds: that it took.
+    """
+
+    verdicts: Mapping[str, str]
+    done: Completed
+    seconds: float
+
+    @property
+    def passed(self) -> frozenset[str]:
+        """Ids as the datasets write them: cut at the first space. One that stands for several tests needs all of them."""
+        good: dict[str, bool] = {}
+        for test, verdict in self.verdicts.items():
+            short = cut(test)
+            good[short] = good.get(short, True) and verdict == "passed"
+        return frozenset(test for test, passed in good.items() if passed)
+
+
+def cut(test: str) -> str:
+    """A test id up to its first space, as the log parser of SWE-bench left it."""
+    return test.split(" ", 1)[0]
+
+
+def run_tests(sandbox: Sandbox, command: str, timeout: float) -> Ran:
+    """Run a command that is or ends in a call of pytest, in the sandbox as it stands.
+
+    Args:
+        command: shell; ``{plugin}`` stands for the arguments that load the plugin.
+        timeout: seconds; no test has a verdict if they do not suffice.
+    """
+    word = secrets.token_hex(16)
+    script = RUN.format(command=command.replace("{plugin}", "-p lit_agents_results"))
+    start = time.monotonic()
+    done = sandbox.run(script, timeout, cap=OUTPUT_CAP, stdin=PLUGIN.replace("WORD", word).encode())
+    seconds = time.monotonic() - start
+    for line in reversed(done.output.decode(errors="replace").splitlines()):
+        if line.startswith(word):
+            return Ran(json.loads(line.removeprefix(word)), done, seconds)
+    return Ran({}, done, seconds)
+
+
+def share(passed: Iterable[str], wanted: Iterable[str]) -> float:
+    """Which part of the tests that are wanted passed; 0 to 1."""
+    wanted = set(wanted)
+    return len(wanted & set(passed)) / len(wanted)

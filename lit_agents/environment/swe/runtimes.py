@@ -1,0 +1,96 @@
+"""Where a repository's tests find what they need: a container image, or a virtual environment made once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from filelock import FileLock
+
+from lit_agents.environment.swe.problem import Requirements
+from lit_agents.environment.swe.sandbox.base import Runtime
+from lit_agents.errors import BadInput
+
+VARIABLES = {"PYTHONPATH": "{work}:{work}/src", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+ACTIVATE = ". /opt/miniconda3/bin/activate testbed"
+"""In the images of SWE-Gym and SWE-bench."""
+
+
+def runtime(needs: Requirements, folder: Path, images: bool) -> Runtime:
+    """What a sandbox is opened with.
+
+    Args:
+        folder: where virtual environments are.
+        images: whether the sandbox can run an image.
+
+    Raises:
+        BadInput: there is neither an image nor a virtual environment that can be made.
+    """
+    if images and needs.image:
+        return Runtime(
+            image=needs.image, prelude=ACTIVATE, variables={"PYTHONDONTWRITEBYTECODE": "1", **needs.variables}
+        )
+    venv = virtual_environment(needs, folder)
+    prefix = _prefix(venv)
+    variables = {**VARIABLES, "VIRTUAL_ENV": str(venv), **needs.variables}
+    return Runtime(shown=(str(venv), prefix), path=(f"{venv}/bin",), variables=variables)
+
+
+def virtual_environment(needs: Requirements, folder: Path) -> Path:
+    """The one with these packages, made if it is not there.
+
+    Raises:
+        BadInput: there is no such Python, or pip cannot install them.
+    """
+    python = _python(needs.python)
+    text = json.dumps([python, needs.install])
+    venv = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+    venv.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{venv}.lock"):
+        if not (venv / "complete").is_file():
+            shutil.rmtree(venv, ignore_errors=True)
+            _run([python, "-m", "venv", str(venv)], f"Python {needs.python}")
+            for line in needs.install:
+                command = [
+                    str(venv / "bin" / "pip"),
+                    "install",
+                    "-q",
+                    "--disable-pip-version-check",
+                    *shlex.split(line),
+                ]
+                _run(command, f"pip install {line}")
+            (venv / "complete").write_text(text)
+    return venv
+
+
+def _run(command: list[str], named: str) -> None:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        lines = [line for line in done.stdout.splitlines() if "ERROR" in line] or done.stdout.splitlines()
+        raise BadInput(named, f"it failed: {' '.join(lines[-3:])[:500]}", "Check the network and the requirements.")
+
+
+def _python(version: str) -> str:
+    """An interpreter of a version."""
+    if not version or version == f"{sys.version_info.major}.{sys.version_info.minor}":
+        return os.path.realpath(sys.executable) if sys.prefix == sys.base_prefix else f"{sys.base_prefix}/bin/python3"
+    named = f"python{version}"
+    candidates = [shutil.which(named), *map(str, sorted(Path(sys.base_prefix).parent.glob(f"{version}.*/bin/{named}")))]
+    for found in candidates:
+        if found and subprocess.run([found, "--version"], capture_output=True).returncode == 0:
+            return os.path.realpath(found)
+    raise BadInput(
+        f"python{version}", "there is no such interpreter here.", f"Install it so that {named} is on the PATH."
+    )
+
+
+def _prefix(venv: Path) -> str:
+    """The installation that a virtual environment belongs to."""
+    home = next(line for line in (venv / "pyvenv.cfg").read_text().splitlines() if line.startswith("home"))
+    return str(Path(home.partition("=")[2].strip()).parent)

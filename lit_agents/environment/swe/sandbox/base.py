@@ -1,0 +1,238 @@
+"""A place in which an agent's commands run: one small interface, and what each backend promises behind it.
+
+A backend says how one program is started in there (`Sandbox.execute`), and nothing else. Files go in and out as tar archives
+through the sandbox's own ``tar``, so that nothing on the host ever follows a link or opens a name that an agent has made.
+"""
+
+from __future__ import annotations
+
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from types import TracebackType
+from typing import ClassVar
+
+from lit_agents.environment.swe.sandbox.capture import Capture
+
+ARCHIVE_CAP = 256 << 20
+"""Bytes of the largest work folder that is copied out."""
+COPY_TIMEOUT = 60.0
+"""Seconds for copying files in or out."""
+KILLED = 137
+"""Exit status after SIGKILL."""
+
+
+class Guarantee(Enum):
+    """What a sandbox may promise. The conformance tests attack every promise that a backend makes."""
+
+    FILES_HIDDEN = "the host's own files and secrets cannot be read"
+    WRITES_CONFINED = "only the work folder and /tmp can be written"
+    NO_NETWORK = "nothing outside can be reached, the host neither"
+    PROCESSES_HIDDEN = "the host's processes can be neither seen nor signalled"
+    UNPRIVILEGED = "root cannot be had"
+    MEMORY_LIMITED = "all processes together hold no more memory than is allowed"
+    PROCESSES_LIMITED = "there are no more processes than are allowed"
+    CPU_LIMITED = "all processes together use no more of the processors than is allowed"
+    ALL_KILLED = "after a deadline nothing runs on that the command had started"
+
+
+class SandboxError(RuntimeError):
+    """The sandbox itself is broken: the episode cannot go on, and it is nobody's fault but the machinery's."""
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What all processes of a sandbox may use.
+
+    Attributes:
+        memory: bytes.
+        processes: how many at once.
+        cpus: processors, e.g. 0.5.
+        file_size: bytes of one file; in a container, of all files in the work folder.
+    """
+
+    memory: int = 1 << 30
+    processes: int = 128
+    cpus: float = 1.0
+    file_size: int = 256 << 20
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What commands find installed.
+
+    Attributes:
+        shown: folders of the host that can be read, under their own names.
+        path: folders that come first in ``PATH``.
+        variables: more of the environment; ``{work}`` in a value is the work folder.
+        prelude: a line of shell before every command, e.g. one that activates an environment.
+        image: of a container; other backends have none.
+    """
+
+    shown: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+    prelude: str = ""
+    image: str = ""
+
+
+@dataclass(frozen=True)
+class Completed:
+    """How a command ended.
+
+    Attributes:
+        code: exit status; 128 + n after signal n; 137 where it was killed.
+        output: what it wrote to standard output and error, in the order written: the first and the last part of it.
+        lost: bytes between those two parts that were not kept.
+        timed_out: its deadline had passed.
+        out_of_memory: something in there was killed for holding too much, as far as the system tells.
+    """
+
+    code: int
+    output: bytes
+    lost: int = 0
+    timed_out: bool = False
+    out_of_memory: bool = False
+
+
+class Sandbox(ABC):
+    """A context manager. Not for several threads at once. Picklable until it is opened.
+
+    Args:
+        allowance: what it may use.
+    """
+
+    RUNS_IMAGES: ClassVar[bool] = False
+    """Whether it is a container."""
+    FOLDERS: ClassVar[str] = "."
+    """What can be written and stays from one command to the next, as shell words."""
+
+    def __init__(self, allowance: Allowance | None = None) -> None:
+        self.allowance = allowance or Allowance()
+        self.runtime = Runtime()
+
+    @property
+    @abstractmethod
+    def guarantees(self) -> frozenset[Guarantee]:
+        """What it promises on this machine."""
+
+    @property
+    @abstractmethod
+    def work(self) -> str:
+        """The work folder, as commands see it."""
+
+    @abstractmethod
+    def trouble(self) -> str:
+        """Why it cannot work here; empty if it does. Tried, not guessed."""
+
+    @abstractmethod
+    def open(self, runtime: Runtime) -> None:
+        """Make it, with an empty work folder.
+
+        Raises:
+            SandboxError: it cannot be made.
+        """
+
+    @abstractmethod
+    def execute(
+        self, argv: list[str], variables: Mapping[str, str], stdin: bytes, timeout: float, sink: Capture
+    ) -> Ended:
+        """Run one program in the work folder; whatever it writes goes into ``sink``.
+
+        Raises:
+            SandboxError: it could not be started, or the sandbox is gone.
+        """
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End all that runs in it; it can be used afterwards."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave nothing behind. May be called twice, and before `open`."""
+
+    def copy(self) -> Sandbox:
+        """Another one like it, not open."""
+        return type(self)(self.allowance)
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def run(self, command: str, timeout: float, *, cap: int = 1 << 20, stdin: bytes = b"") -> Completed:
+        """Run a line or a script of bash in the work folder; nothing but files remains for the next one.
+
+        Args:
+            timeout: seconds until everything it started is killed.
+            cap: bytes of output that are kept, half of them from its beginning.
+        """
+        sink = Capture(cap)
+        variables = {name: value.replace("{work}", self.work) for name, value in self.runtime.variables.items()}
+        variables = {"HOME": self.work, "LANG": "C.UTF-8", "PATH": self._path(), "TERM": "dumb"} | variables
+        script = f"{self.runtime.prelude}\n{command}" if self.runtime.prelude else command
+        ended = self.execute(["bash", "-c", script], variables, stdin, timeout, sink)
+        return Completed(ended.code, sink.kept(), sink.lost, ended.timed_out, ended.out_of_memory)
+
+    def reset(self, archive: bytes) -> None:
+        """Kill what runs, empty the work folder and unpack an archive into it.
+
+        Raises:
+            SandboxError: that did not work.
+        """
+        self.kill()
+        emptied = f"chmod -R u+rwX {self.FOLDERS} 2>/dev/null; find {self.FOLDERS} -mindepth 1 -delete"
+        self._succeed(f"{emptied} && tar -xf -", archive, "the work folder could not be set up")
+
+    def put(self, archive: bytes) -> None:
+        """Unpack an archive over what is in the work folder.
+
+        Raises:
+            SandboxError: that did not work.
+        """
+        self._succeed("tar -xf - --unlink-first", archive, "files could not be copied in")
+
+    def get(self, paths: Sequence[str] = (".",)) -> bytes:
+        """What is at paths in the work folder, by default all of it, as an archive; a repository's history is left out.
+
+        Raises:
+            SandboxError: that did not work.
+        """
+        self.kill()
+        sink = Capture(ARCHIVE_CAP)
+        script = f"tar -cf - --ignore-failed-read --exclude=./.git -- {shlex.join(paths)} 2>/dev/null"
+        ended = self.execute(["sh", "-c", script], self._bare(), b"", COPY_TIMEOUT, sink)
+        if ended.timed_out or sink.lost or ended.code > 2:  # up to 2: something is not there, or cannot be read
+            raise SandboxError(
+                f"the work folder could not be copied out (exit code {ended.code}, {sink.lost} bytes too many)"
+            )
+        return sink.kept()
+
+    def _succeed(self, script: str, stdin: bytes, trouble: str) -> None:
+        sink = Capture(4000)
+        ended = self.execute(["sh", "-c", script], self._bare(), stdin, COPY_TIMEOUT, sink)
+        if ended.code or ended.timed_out:
+            said = sink.kept().decode(errors="replace").strip()
+            raise SandboxError(
+                f"{trouble} (exit code {ended.code}{', out of time' if ended.timed_out else ''}): {said[-500:]}"
+            )
+
+    def _bare(self) -> dict[str, str]:
+        return {"PATH": "/usr/bin:/bin", "HOME": self.work}
+
+    def _path(self) -> str:
+        return ":".join([*self.runtime.path, "/usr/local/bin", "/usr/bin", "/bin"])
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended; see `Completed`."""
+
+    code: int
+    timed_out: bool = False
+    out_of_memory: bool = False

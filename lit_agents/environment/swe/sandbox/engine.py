@@ -1,0 +1,234 @@
+"""Containers of any engine that speaks Docker's API: dockerd, or podman's service, through ``DOCKER_HOST``.
+
+One container lives for many episodes. Its root is read-only, the work folder and /tmp are in memory, it has no network and no
+capability, and all commands run as ``nobody`` under a root who only waits: so one call kills whatever they started.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from lit_agents.environment.swe.sandbox.base import KILLED, Allowance, Ended, Guarantee, Runtime, Sandbox, SandboxError
+from lit_agents.environment.swe.sandbox.capture import Capture
+from lit_agents.environment.swe.sandbox.exec_stream import ExecStream
+from lit_agents.environment.swe.sandbox.janitor import Janitor
+
+WORK = "/testbed"
+NOBODY = "65534:65534"
+SKELETON = "lit_agents/skeleton:1"
+"""An image of empty folders, in which the host's own ``/usr`` is shown read-only; made when first needed."""
+TMP_SIZE = 64 << 20
+OWNER = "lit_agents.owner"
+"""The label that says which process a container belongs to."""
+THEN_KILL = '"$@"; code=$?; kill -9 -1; exit $code'
+"""Run a program, and end whatever it left running: everything of this user but this shell."""
+OOM_KILLS = "cat /sys/fs/cgroup/memory/memory.oom_control /sys/fs/cgroup/memory.events 2>/dev/null | grep '^oom_kill '"
+LINKS = {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64"}
+FILES = {
+    "etc/passwd": "root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/testbed:/bin/bash\n",
+    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+}
+READABLE = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types")
+
+
+class DockerSandbox(Sandbox):
+    """A container.
+
+    Args:
+        allowance: what it may use; the work folder is in memory, so it counts there too.
+        url: of the engine; by default ``DOCKER_HOST``, or else Docker's usual socket.
+    """
+
+    RUNS_IMAGES = True
+    FOLDERS = ". /tmp"
+
+    def __init__(self, allowance: Allowance | None = None, url: str | None = None) -> None:
+        super().__init__(allowance)
+        self._url = url
+        self._client: Any = None
+        self._container: Any = None
+        self._janitor: Janitor | None = None
+        self._oom_kills = 0
+
+    def copy(self) -> DockerSandbox:
+        """Another one on the same engine."""
+        return type(self)(self.allowance, self._url)
+
+    @property
+    def guarantees(self) -> frozenset[Guarantee]:
+        """All of them, from an engine that runs as root."""
+        return frozenset(Guarantee)
+
+    @property
+    def work(self) -> str:
+        """As in the images of SWE-Gym."""
+        return WORK
+
+    @property
+    def url(self) -> str:
+        """Where the engine is."""
+        return self._url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+
+    def trouble(self) -> str:
+        """Asks the engine."""
+        try:
+            with _engine_errors():
+                client = importlib.import_module("docker").DockerClient(base_url=self.url, timeout=10)
+                client.ping()
+                client.close()
+        except ModuleNotFoundError:
+            return "the docker package is not installed (pip install docker)"
+        except SandboxError as error:
+            return f"no engine at {self.url} ({error})"
+        return ""
+
+    def open(self, runtime: Runtime) -> None:
+        """Create and start the container, after those that dead processes have left were removed."""
+        self.close()
+        self.runtime = runtime
+        with _engine_errors():
+            self._client = importlib.import_module("docker").DockerClient(base_url=self.url, timeout=60)
+            _sweep(self._client)
+            image = runtime.image or _skeleton(self._client)
+            self._container = self._client.containers.create(image, **self._options(runtime))
+        self._janitor = Janitor()
+        self._janitor.has("container", f"{self.url} {self._container.id}")
+        with _engine_errors():
+            self._container.start()
+
+    def execute(
+        self, argv: list[str], variables: Mapping[str, str], stdin: bytes, timeout: float, sink: Capture
+    ) -> Ended:
+        """One program, and at its end the end of all others."""
+        command = ["sh", "-c", THEN_KILL, "sh", *argv]
+        code, in_time = self._exec(command, variables, stdin, timeout, sink)
+        if not in_time or code != KILLED:
+            return Ended(code if in_time else KILLED, not in_time)
+        said = Capture(1000)
+        self._exec(["sh", "-c", OOM_KILLS], self._bare(), b"", 10.0, said)
+        before, self._oom_kills = self._oom_kills, max([0, *map(int, said.kept().split()[1::2])])
+        return Ended(code, out_of_memory=self._oom_kills > before)
+
+    def kill(self) -> None:
+        """There is no such call in the API: one more program kills all others of its user."""
+        self._exec(["sh", "-c", "kill -9 -1; true"], {}, b"", 10.0, Capture(1000))
+
+    def close(self) -> None:
+        """The container is the janitor's."""
+        if self._janitor:
+            self._janitor.close()
+        if self._client:
+            self._client.close()
+        self._janitor = self._client = self._container = None
+
+    def _exec(
+        self, argv: list[str], variables: Mapping[str, str], stdin: bytes, timeout: float, sink: Capture
+    ) -> tuple[int, bool]:
+        if self._container is None:
+            raise SandboxError("the sandbox is not open")
+        api = self._client.api
+        with _engine_errors():
+            made = api.exec_create(
+                self._container.id, argv, user=NOBODY, workdir=WORK, environment=dict(variables), stdin=bool(stdin)
+            )
+        in_time = ExecStream(self.url, made["Id"]).converse(stdin, timeout, sink, self.kill)
+        with _engine_errors():
+            found = api.exec_inspect(made["Id"])
+        if found["ExitCode"] is None or found["Running"]:
+            raise SandboxError("a program ended without an exit code")
+        return found["ExitCode"], in_time
+
+    def _options(self, runtime: Runtime) -> dict[str, Any]:
+        allowed, shown = self.allowance, list(runtime.shown)
+        if not runtime.image:
+            shown += ["/usr", *(path for path in READABLE if Path(path).exists())]
+        return {
+            "entrypoint": ["sleep"],
+            "command": ["infinity"],
+            "init": True,
+            "user": "0:0",
+            "network_mode": "none",
+            "mem_limit": allowed.memory,
+            "memswap_limit": allowed.memory,
+            "pids_limit": allowed.processes,
+            "nano_cpus": int(allowed.cpus * 1e9),
+            "read_only": True,
+            "tmpfs": {
+                WORK: f"size={allowed.file_size},mode=1777,exec",
+                "/tmp": f"size={TMP_SIZE},mode=1777,exec",
+            },
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges"],
+            "volumes": {folder: {"bind": folder, "mode": "ro"} for folder in shown},
+            "labels": {OWNER: _owner(os.getpid())},
+        }
+
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    """Whatever the engine or the way to it has: the sandbox is broken."""
+    errors = importlib.import_module("docker.errors")
+    requests = importlib.import_module("requests.exceptions")
+    try:
+        yield
+    except (errors.DockerException, requests.RequestException, OSError) as error:
+        raise SandboxError(f"{type(error).__name__}: {error}"[:500]) from error
+
+
+def _skeleton(client: Any) -> str:
+    """The image of empty folders."""
+    with suppress(importlib.import_module("docker.errors").ImageNotFound):
+        client.images.get(SKELETON)
+        return SKELETON
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for name in (
+            "usr",
+            "proc",
+            "sys",
+            "dev",
+            "etc",
+            "run",
+            "sbin",
+            "tmp",
+            "testbed",
+        ):  # sbin: dockerd's init comes there
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if name in ("tmp", "testbed") else 0o755
+            archive.addfile(entry)
+        for name, target in LINKS.items():
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            archive.addfile(entry)
+        for name, text in FILES.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    client.api.import_image_from_data(data.getvalue(), repository=SKELETON)  # podman ignores a tag of its own
+    return SKELETON
+
+
+def _owner(pid: int) -> str:
+    """A process of this boot of this machine; empty if there is none."""
+    try:
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {pid} {started}"
+    except OSError:
+        return ""
+
+
+def _sweep(client: Any) -> None:
+    """Remove the containers of processes that are no more; those of other machines that share the engine are left alone."""
+    boot = _owner(os.getpid()).split()[0]
+    for container in client.containers.list(all=True, filters={"label": OWNER}, ignore_removed=True):
+        owner = str(container.labels.get(OWNER, ""))
+        if owner.startswith(f"{boot} ") and _owner(int(owner.split()[1])) != owner:
+            with suppress(importlib.import_module("docker.errors").APIError):
+                container.remove(force=True, v=True)
