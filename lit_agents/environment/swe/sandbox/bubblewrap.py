@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +32,9 @@ HOST_USR = shlex.split(
 )
 READABLE = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types")
 TMP_SIZE = 64 << 20
+WAIT = ("sh", "-c", '"$@"; exit $?', "sh")
+"""The first process in there: it waits for the command and takes all others along. Bubblewrap's own would be left as a zombie,
+which counts as a process until the machine's init, if there is one, has time for it."""
 WITHIN_LIMITS = frozenset({Guarantee.MEMORY_LIMITED, Guarantee.PROCESSES_LIMITED, Guarantee.CPU_LIMITED})
 
 
@@ -102,8 +107,11 @@ class BubblewrapSandbox(Sandbox):
         kills = self._cgroup.kills if self._cgroup else 0
         # what goes wrong before the program is said on its own error output, which is that of the program, too
         command = self._command(argv, variables)
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        in_time = finished(process, stdin, timeout, sink, process.kill)
+        bare = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}  # in there, bubblewrap's own environment can be read
+        process = subprocess.Popen(
+            command, env=bare, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        in_time = finished(process, stdin, timeout, sink, lambda: _end(process))
         killed = (self._cgroup.kills if self._cgroup else 0) > kills
         return Ended(status(process.returncode) if in_time else KILLED, not in_time, killed)
 
@@ -125,9 +133,11 @@ class BubblewrapSandbox(Sandbox):
             bubble += ["--ro-bind-try", path, path]
         for folder, place in shown:
             bubble += ["--ro-bind", place if as_root else folder, folder]
-        bubble += ["--bind", str(self._home / "job"), WORK, "--chdir", WORK, "--clearenv"]
+        bubble += ["--bind", str(self._home / "job"), WORK, "--remount-ro", "/"]
+        bubble += ["--chdir", WORK, "--clearenv", "--as-pid-1"]
         for name, value in variables.items():
             bubble += ["--setenv", name, value]
+        argv = [*WAIT, *argv]
         limits = ["prlimit", f"--fsize={self.allowance.file_size}", "--core=0", "--nofile=1024"]
         if not self._cgroup:
             limits += [f"--as={self.allowance.memory}", f"--nproc={self.allowance.processes}"]
@@ -140,6 +150,16 @@ class BubblewrapSandbox(Sandbox):
         nobody = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
         lines.append(f"exec {shlex.join([*nobody, *limits, *bubble, *argv])}")
         return ["unshare", "--mount", "--propagation", "private", "sh", "-ec", "\n".join(lines)]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the first process in there, whom bubblewrap waits for; bubblewrap itself if that does not do."""
+    with suppress(OSError):
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(2.0)
+    process.kill()
 
 
 @cache

@@ -27,8 +27,8 @@ SKELETON = "lit_agents/skeleton:1"
 TMP_SIZE = 64 << 20
 OWNER = "lit_agents.owner"
 """The label that says which process a container belongs to."""
-THEN_KILL = '"$@"; code=$?; kill -9 -1; exit $code'
-"""Run a program, and end whatever it left running: everything of this user but this shell."""
+THEN_KILL = '"$@" 2>&1; code=$?; kill -9 -1; exit $code'
+"""Run a program, its two outputs as one, so that their order is kept, and end all of this user that still runs but this shell."""
 OOM_KILLS = "cat /sys/fs/cgroup/memory/memory.oom_control /sys/fs/cgroup/memory.events 2>/dev/null | grep '^oom_kill '"
 LINKS = {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64"}
 FILES = {
