@@ -4,6 +4,13 @@
 
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
+# Sandboxes are attacked in earnest where there are any: as root on Debian or Ubuntu, what they need is installed.
+if [[ $EUID == 0 ]] && command -v apt-get >/dev/null && ! { command -v dockerd && command -v bwrap; } >/dev/null; then
+    echo "set-up: installing docker.io and bubblewrap, which the tests of sandboxes need ..." >&2
+    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends docker.io bubblewrap; } \
+        >.venv/apt.log 2>&1 || echo "set-up: that failed (.venv/apt.log); their tests will be skipped" >&2
+fi
+
 select=(-m "not slow")
 if [[ "${1:-}" == --all ]]; then
     select=()

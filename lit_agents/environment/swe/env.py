@@ -1,6 +1,6 @@
 """Repairing a Python repository by commands of the shell, until ``submit``; what was done is then tested on a fresh copy.
 
-Tasks are made of packages (``generated``: see `factory`) or come from rows of SWE-Gym's schema (``rows``: see `rows`).
+Tasks: see `catalogue`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping
-from itertools import zip_longest
 from pathlib import Path
 
 from lit_agents.environment.base import Start, TextEnvironment, Transition
+from lit_agents.environment.swe.catalogue import SPLITS, generated_tasks, row_tasks
 from lit_agents.environment.swe.commands import GRAMMAR, PRELUDE, SUBMIT, TOOLS, observed, parsed
 from lit_agents.environment.swe.expert import next_action
 from lit_agents.environment.swe.factory import NEEDS, Factory
@@ -20,10 +20,13 @@ from lit_agents.environment.swe.grading import grade
 from lit_agents.environment.swe.packages import Package
 from lit_agents.environment.swe.problem import Problem, Requirements
 from lit_agents.environment.swe.release import PACKAGES
+from lit_agents.environment.swe.rows import IMAGES, read_rows
 from lit_agents.environment.swe.runtimes import runtime
 from lit_agents.environment.swe.sandbox.base import Runtime, Sandbox
 from lit_agents.environment.swe.sandbox.choice import working
-from lit_agents.environment.swe.tree import File, changes, packed, unpacked
+from lit_agents.environment.swe.slots import Slots
+from lit_agents.environment.swe.tree import File, Tree, changes, packed, unpacked
+from lit_agents.environment.swe.verify import verify_all
 from lit_agents.errors import BadInput
 from lit_agents.paths import cache_folder
 from lit_agents.types import Task
@@ -34,8 +37,6 @@ search TEXT: find lines
 edit FILE FIRST[-LAST] <<'E': put new lines, up to a line E, in their place
 submit: when the repair is done
 """
-SMALL = 25
-"""Lines of the longest function in tasks of ``generated-small``."""
 
 
 class SweGym(TextEnvironment):
@@ -51,12 +52,17 @@ class SweGym(TextEnvironment):
         packages: by split (``train``, ``validation``, ``test``), the releases that tasks are made of, each like
             ``toolz==1.0.0``; by default those that come with this package.
         generate: how many tasks ``python -m lit_agents.tasks swe`` makes, over all splits.
+        rows: files or datasets whose rows ``python -m lit_agents.tasks swe`` verifies.
+        sources: by ``owner/name``, or ``*`` for all others, where a row's files come from, see `repositories.repository`.
+        images: who publishes the images of rows that name none.
         help_level: how much the statement of a generated task says: 0 that tests fail, 1 the file too, 2 the function,
             3 the tests, 4 the kind of bug.
         observation: characters that are shown of what a command prints.
         command_timeout: seconds that a command has.
         episode_seconds: after so many the episode is truncated.
         workers: how many candidates are tried at once; by default one per core.
+        at_once: how many commands run at once on this machine, however many episodes there are; by default one per core. The
+            others wait, and waiting takes nothing of the time they have.
     """
 
     def __init__(
@@ -65,16 +71,25 @@ class SweGym(TextEnvironment):
         sandbox: Sandbox | None = None,
         packages: dict[str, list[str]] | None = None,
         generate: int = 0,
+        rows: str | list[str] | None = None,
+        sources: dict[str, list[str]] | None = None,
+        images: str = IMAGES,
         help_level: int = 3,
         observation: int = 4000,
         command_timeout: float = 30.0,
         episode_seconds: float = 1800.0,
         workers: int | None = None,
+        at_once: int | None = None,
     ) -> None:
         if not 0 <= help_level <= 4:
             raise BadInput("help_level", f"it is {help_level}.", "Choose one of 0 to 4.")
         self._folder, self._given, self._packages = folder, sandbox, packages or PACKAGES
-        self._generate, self._help, self._workers = generate, help_level, workers
+        named = [text for texts in self._packages.values() for text in texts]
+        if twice := sorted({text for text in named if named.count(text) > 1}):
+            raise BadInput("packages", f"{twice[0]} is named twice.", "A package serves one split.")
+        self._generate, self._help, self._workers = generate, help_level, workers or os.cpu_count() or 1
+        self._rows, self._images, self._slots = [rows] if isinstance(rows, str) else rows or [], images, Slots(at_once)
+        self._sources = sources or {"*": ["https://github.com/{repo}.git"]}
         self._observation, self._timeout, self._seconds = observation, command_timeout, episode_seconds
         self._sandbox: Sandbox | None = None
         self._playing: _Playing | None = None
@@ -85,50 +100,39 @@ class SweGym(TextEnvironment):
         return Path(self._folder).expanduser() if self._folder else cache_folder("swe")
 
     def install(self) -> str:
-        """Make ``generate`` tasks, each package's share."""
-        if not self._generate:
-            return ""
-        releases = [
-            Package.parsed(text) for split in ("train", "validation", "test") for text in self._packages.get(split, [])
-        ]
-        share = -(-self._generate // len(releases))
-        found = {release.title: len(self._factory().problems(release, share)) for release in releases}
-        listed = ", ".join(f"{count} of {title}" for title, count in found.items())
-        return f"{self.folder}: {sum(found.values())} tasks of {len(found)} packages: {listed}"
+        """Make ``generate`` tasks, each package's share; verify the rows."""
+        said = []
+        if self._generate:
+            splits = ("train", "validation", "test")
+            releases = [Package.parsed(text) for split in splits for text in self._packages.get(split, [])]
+            share = -(-self._generate // len(releases))
+            found = {release.title: len(self._factory().problems(release, share)) for release in releases}
+            listed = ", ".join(f"{count} of {title}" for title, count in found.items())
+            said.append(f"{self.folder}: {sum(found.values())} tasks of {len(found)} packages: {listed}")
+        said += [self._verify(source) for source in self._rows]
+        return "\n".join(said)
+
+    def _verify(self, source: str) -> str:
+        rows = read_rows(source, self._images)
+        sandbox = self._given.copy() if self._given else working()
+
+        def opened(needs: Requirements, tree: Tree) -> Sandbox:
+            sandbox.open(self._runtime(needs, sandbox, tree))
+            return sandbox
+
+        with sandbox:
+            verdicts = verify_all(rows, self.folder, self._sources, opened)
+        fallen = [f"  {name}: {why}" for name, why in verdicts.items() if why]
+        kept = f"{source}: {len(rows) - len(fallen)} of {len(rows)} rows can be used here"
+        return "\n".join([kept + ("; the others:" if fallen else ""), *fallen])
 
     def tasks(self, spec: str, split: str, count: int) -> list[Task]:
-        """Generated ones, packages in turns."""
-        if spec not in ("generated", "generated-small"):
-            raise BadInput("spec", f"there is no {spec!r}.", "Choose generated or generated-small.")
-        if split not in ("train", "sft", "validation", "test"):
-            raise BadInput("split", f"there is no {split!r}.", "Choose one of train, sft, validation, test.")
-        releases = [Package.parsed(text) for text in self._packages.get("train" if split == "sft" else split, [])]
-        if not releases:
-            raise BadInput("packages", f"there is none for {split}.", f"Name some under {split}.")
-        each, found, before = -(-count // len(releases)), list[Task](), -1
-        while len(found) < count:
-            columns = [self._tasks_of(release, spec, split, each) for release in releases]
-            found = [task for row in zip_longest(*columns) for task in row if task]
-            if len(found) == before:
-                reason = f"{len(releases)} packages give {len(found)} tasks of {spec}, not {count}."
-                raise BadInput("packages", reason, f"Ask for fewer, or name more packages under {split}.")
-            before, each = len(found), each + max(4, each // 2)
-        return found[:count]
-
-    def _tasks_of(self, release: Package, spec: str, split: str, each: int) -> list[Task]:
-        """Of a package, those of one split: the training packages serve ``sft`` and ``train`` in turns."""
-        double = split in ("sft", "train")
-        paths = self._factory().problems(release, 2 * each if double else each)
-        tasks = []
-        for path in paths[split == "train" :: 2] if double else paths:
-            problem = Problem.load(path)
-            if spec == "generated" or (
-                problem.labels["patch_lines"] == "1" and int(problem.labels["function_lines"]) <= SMALL
-            ):
-                digest = hashlib.sha256(path.read_bytes()).hexdigest()
-                labels = {name: problem.labels[name] for name in ("package", "operator", "failing", "distance")}
-                tasks.append(Task(spec, problem.id, split, str(path), digest, labels=labels))
-        return tasks
+        """See `catalogue`."""
+        if split not in SPLITS:
+            raise BadInput("split", f"there is no {split!r}.", f"Choose one of {', '.join(SPLITS)}.")
+        if spec == "rows" or spec.startswith("rows:"):
+            return row_tasks(spec, self.folder / "rows", split, count)
+        return generated_tasks(spec, split, count, self._packages, self._factory())
 
     def reset(self, task: Task) -> Start:
         """The repository as it is at first, in a sandbox that is kept from one episode to the next."""
@@ -138,7 +142,7 @@ class SweGym(TextEnvironment):
             before = problem.before(self.folder / "trees")
             self._playing = _Playing(path, problem, before, packed(before))
         playing = self._playing
-        self._opened(playing.problem.requirements).reset(playing.archive)
+        self._opened(playing.problem.requirements, playing.before).reset(playing.archive)
         playing.last, playing.since = "", time.monotonic()
         statements = playing.problem.statements
         return Start(PROMPT + statements[min(self._help, len(statements) - 1)])
@@ -152,7 +156,8 @@ class SweGym(TextEnvironment):
             return Transition(wrong, 0.0, valid=False)
         if command == SUBMIT:
             return self._submitted(playing, sandbox)
-        done = sandbox.run(command, self._timeout, cap=4 * self._observation)
+        with self._slots.one():
+            done = sandbox.run(command, self._timeout, cap=4 * self._observation)
         late = time.monotonic() - playing.since > self._seconds
         shown = observed(done, self._observation, self._timeout)
         return Transition(shown, 0.0, truncated=late, valid=done.code not in (126, 127))
@@ -184,7 +189,8 @@ class SweGym(TextEnvironment):
     def _submitted(self, playing: _Playing, sandbox: Sandbox) -> Transition:
         change = changes(playing.before, unpacked(sandbox.get()))
         problem = playing.problem
-        found = grade(problem, playing.before, change, sandbox)
+        with self._slots.one():
+            found = grade(problem, playing.before, change, sandbox)
         good, bad = len(problem.pass_to_pass), len(problem.fail_to_pass)
         signals = {
             "resolved": found.resolved,
@@ -199,27 +205,27 @@ class SweGym(TextEnvironment):
         score, lost = float(found.resolved), not found.resolved
         return Transition(said, score, terminated=True, won=found.resolved, lost=lost, signals=signals)
 
-    def _opened(self, needs: Requirements) -> Sandbox:
+    def _opened(self, needs: Requirements, tree: Tree) -> Sandbox:
         """A sandbox with what a repository needs; the one there is, if it has that."""
         sandbox = self._sandbox or self._given or working()
-        wanted = self._runtime(needs, sandbox)
+        wanted = self._runtime(needs, sandbox, tree)
         if self._sandbox is None or sandbox.runtime != wanted:
             sandbox.open(wanted)
             self._sandbox = sandbox
         return sandbox
 
-    def _runtime(self, needs: Requirements, sandbox: Sandbox) -> Runtime:
-        found = runtime(needs, self.folder / "venvs", sandbox.RUNS_IMAGES)
+    def _runtime(self, needs: Requirements, sandbox: Sandbox, tree: Tree) -> Runtime:
+        found = runtime(needs, self.folder / "venvs", sandbox.RUNS_IMAGES, tree)
         prelude = f"{PRELUDE}\n{found.prelude}" if found.prelude else PRELUDE
         return Runtime((*found.shown, str(TOOLS)), found.path, found.variables, prelude, found.image)
 
     def _factory(self) -> Factory:
         def opened() -> Sandbox:
             sandbox = working() if self._given is None else self._given.copy()
-            sandbox.open(self._runtime(NEEDS, sandbox))
+            sandbox.open(self._runtime(NEEDS, sandbox, {}))
             return sandbox
 
-        return Factory(self.folder, opened, self._workers or os.cpu_count() or 1)
+        return Factory(self.folder, opened, self._workers)
 
     def _under_way(self) -> tuple[_Playing, Sandbox]:
         if self._playing is None or self._sandbox is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import re
 import urllib.request
@@ -12,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 from lit_agents.download import fetched
-from lit_agents.environment.swe.tree import File, Tree, unpacked
+from lit_agents.environment.swe.tree import File, Tree, packed, read_folder, unpacked
 from lit_agents.errors import BadInput
 
 INDEX = "https://pypi.org/simple/"
@@ -24,15 +25,17 @@ NO_SOURCE = re.compile(
 
 @dataclass(frozen=True)
 class Package:
-    """One release.
+    """One release, or code that is here.
 
     Attributes:
         sha256: of its source archive; empty: not checked.
+        path: of a folder or a source archive; empty: it comes from the index.
     """
 
     name: str
     version: str
     sha256: str = ""
+    path: str = ""
 
     @property
     def title(self) -> str:
@@ -41,14 +44,16 @@ class Package:
 
     @staticmethod
     def parsed(text: str) -> Package:
-        """From ``name==version`` or ``name==version#sha256``.
+        """From ``name==version``, ``name==version#sha256``, or a path that has a slash in it; code there is known by its hash.
 
         Raises:
-            BadInput: it is neither.
+            BadInput: it is none of these, or nothing is there.
         """
+        if "/" in text:
+            return _local(Path(text).expanduser())
         match = re.fullmatch(r"([\w.-]+)==([\w.!+]+)(?:#([0-9a-f]{64}))?", text.strip())
         if not match:
-            raise BadInput("packages", f"{text!r} names no release.", "Write it like toolz==1.0.0.")
+            raise BadInput("packages", f"{text!r} names no release.", "Write it like toolz==1.0.0, or ./folder.")
         return Package(match[1], match[2], match[3] or "")
 
 
@@ -58,7 +63,9 @@ def source_of(package: Package, folder: Path) -> dict[str, File]:
     Raises:
         BadInput: it cannot be had, or is not what it should be.
     """
-    archive = fetched(_url(package), folder, package.sha256)
+    if package.path and Path(package.path).is_dir():
+        return read_folder(Path(package.path))
+    archive = Path(package.path) if package.path else fetched(_url(package), folder, package.sha256)
     try:
         files = unpacked(gzip.decompress(archive.read_bytes()))
     except Exception as error:  # whatever tarfile, gzip and zlib have to say about it
@@ -82,6 +89,19 @@ def code(tree: Tree) -> Mapping[str, str]:
             except UnicodeDecodeError:
                 continue
     return found
+
+
+def _local(path: Path) -> Package:
+    if path.is_dir():
+        content = packed(read_folder(path))
+    elif path.is_file():
+        content = path.read_bytes()
+    else:
+        raise BadInput(
+            "packages", f"there is no {path}.", "Name a folder or a source archive, or a release like toolz==1.0.0."
+        )
+    name = re.sub(r"[^\w.-]+", "_", path.resolve().name.removesuffix(".tar.gz"))
+    return Package(name, hashlib.sha256(content).hexdigest()[:12], path=str(path))
 
 
 def _url(package: Package) -> str:

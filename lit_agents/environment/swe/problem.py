@@ -24,12 +24,14 @@ class Requirements:
         python: version of Python, e.g. ``3.9``; empty: the one that runs this.
         install: arguments of pip, one call each.
         variables: of the environment.
+        key: repository and version, where what is installed includes the repository itself; the agent's files come first.
     """
 
     image: str = ""
     python: str = ""
     install: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
+    key: str = ""
 
 
 @dataclass(frozen=True)

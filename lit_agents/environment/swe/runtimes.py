@@ -15,19 +15,23 @@ from filelock import FileLock
 
 from lit_agents.environment.swe.problem import Requirements
 from lit_agents.environment.swe.sandbox.base import Runtime
+from lit_agents.environment.swe.tree import Tree
 from lit_agents.errors import BadInput
 
 VARIABLES = {"PYTHONPATH": "{work}:{work}/src", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+_QUIET = {"SETUPTOOLS_SCM_PRETEND_VERSION": "0", "PBR_VERSION": "0"}
+"""There is no history from which a version could be told."""
 ACTIVATE = ". /opt/miniconda3/bin/activate testbed"
 """In the images of SWE-Gym and SWE-bench."""
 
 
-def runtime(needs: Requirements, folder: Path, images: bool) -> Runtime:
+def runtime(needs: Requirements, folder: Path, images: bool, tree: Tree) -> Runtime:
     """What a sandbox is opened with.
 
     Args:
         folder: where virtual environments are.
         images: whether the sandbox can run an image.
+        tree: the repository, which pip may be told to install.
 
     Raises:
         BadInput: there is neither an image nor a virtual environment that can be made.
@@ -36,20 +40,20 @@ def runtime(needs: Requirements, folder: Path, images: bool) -> Runtime:
         return Runtime(
             image=needs.image, prelude=ACTIVATE, variables={"PYTHONDONTWRITEBYTECODE": "1", **needs.variables}
         )
-    venv = virtual_environment(needs, folder)
+    venv = virtual_environment(needs, folder, tree)
     prefix = _prefix(venv)
     variables = {**VARIABLES, "VIRTUAL_ENV": str(venv), **needs.variables}
     return Runtime(shown=(str(venv), prefix), path=(f"{venv}/bin",), variables=variables)
 
 
-def virtual_environment(needs: Requirements, folder: Path) -> Path:
+def virtual_environment(needs: Requirements, folder: Path, tree: Tree) -> Path:
     """The one with these packages, made if it is not there.
 
     Raises:
         BadInput: there is no such Python, or pip cannot install them.
     """
     python = _python(needs.python)
-    text = json.dumps([python, needs.install])
+    text = json.dumps([python, needs.install, needs.key])
     venv = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
     venv.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{venv}.lock"):
@@ -69,8 +73,10 @@ def virtual_environment(needs: Requirements, folder: Path) -> Path:
     return venv
 
 
-def _run(command: list[str], named: str) -> None:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def _run(command: list[str], named: str, place: str | None = None) -> None:
+    done = subprocess.run(
+        command, cwd=place, env=_QUIET | os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     if done.returncode:
         lines = [line for line in done.stdout.splitlines() if "ERROR" in line] or done.stdout.splitlines()
         raise BadInput(named, f"it failed: {' '.join(lines[-3:])[:500]}", "Check the network and the requirements.")

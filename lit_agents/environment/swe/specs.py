@@ -1,0 +1,64 @@
+"""How the repositories of SWE-Gym are installed and tested without their images, by version: a table, after SWE.md's section 2.
+
+What needs conda, Java or a build (pandas, MONAI, modin, bokeh, hydra) is left to the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+PYTEST = "pytest {plugin} -q --tb=no --rootdir=. -p no:cacheprovider"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """For versions from one on, up to the next spec's.
+
+    Attributes:
+        since: the first version.
+        python: version.
+        install: arguments of pip, one call each, in the repository's folder.
+        test: how its tests are run; the test files follow.
+        variables: of the environment.
+    """
+
+    since: str
+    python: str
+    install: tuple[str, ...]
+    test: str = PYTEST
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+DEFAULT = (Spec("0", "", (".", "pytest")),)
+SPECS: dict[str, tuple[Spec, ...]] = {
+    "getmoto/moto": (
+        Spec("0", "3.11", (".[all,server]", "pytest sure freezegun"), variables={"AWS_DEFAULT_REGION": "us-east-1"}),
+    ),
+    "python/mypy": (
+        Spec("0", "3.9", ("-r test-requirements.txt", ".")),
+        Spec("0.940", "3.10", ("-r test-requirements.txt", ".")),
+        Spec("1.0", "3.11", ("-r test-requirements.txt", ".")),
+        Spec("1.7", "3.12", ("-r test-requirements.txt", ".")),
+    ),
+    "dask/dask": (Spec("0", "3.9", ("'.[array]'", "pytest 'numpy<1.24' 'pandas<1.5'"), f"{PYTEST} --color=no"),),
+    "pydantic/pydantic": (Spec("0", "3.8", (".", "pytest pytest-mock 'hypothesis[dates]' dirty-equals")),),
+    "iterative/dvc": (
+        Spec("0", "3.8", ("'.[tests]'",)),
+        Spec("1.0", "3.9", ("'.[tests]'",)),
+        Spec("3.4", "3.10", ("'.[tests]'",)),
+    ),
+    "marshmallow-code/marshmallow": (Spec("0", "3.9", (".", "pytest pytz simplejson python-dateutil")),),
+    "pydicom/pydicom": (Spec("0", "3.9", (".", "pytest 'numpy<1.24'")),),
+}
+
+
+def spec_of(repo: str, version: str) -> Spec:
+    """The last one that a version has reached."""
+    found = SPECS.get(repo, DEFAULT)
+    return next((spec for spec in reversed(found) if _number(version) >= _number(spec.since)), found[0])
+
+
+def _number(version: str) -> tuple[int, ...]:
+    """``1.10`` is more than ``1.9``; what is no number counts as 0."""
+    return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))

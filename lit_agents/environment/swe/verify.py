@@ -1,0 +1,103 @@
+"""Which rows can be trusted here: the known fix makes the tests pass that should, in the sandbox that episodes will have."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from lit_agents.environment.swe.packages import is_test
+from lit_agents.environment.swe.problem import Problem, Requirements, save_tree
+from lit_agents.environment.swe.repositories import patched, repository
+from lit_agents.environment.swe.results import cut, run_tests
+from lit_agents.environment.swe.rows import Row
+from lit_agents.environment.swe.sandbox.base import Sandbox, SandboxError
+from lit_agents.environment.swe.specs import spec_of
+from lit_agents.environment.swe.tree import Tree, changed, packed
+from lit_agents.errors import BadInput
+from lit_agents.whole_files import write_whole
+
+LONGEST = 1800.0
+"""Seconds that one run of a row's test files may take."""
+TOUCHED = re.compile(r"^\+\+\+ b/(.+?)\s*$", re.MULTILINE)
+CASE = re.compile(r"^[ +]\[case ([^\]]+)\]", re.MULTILINE)
+
+
+def verified(
+    row: Row, folder: Path, sources: Mapping[str, list[str]], opened: Callable[[Requirements, Tree], Sandbox]
+) -> Problem:
+    """A problem made of a row; its ``pass_to_pass`` are those that hold here.
+
+    Args:
+        folder: where trees, clones and problems are kept.
+        sources: by ``owner/name``, or under ``*`` for all others, where its files come from.
+        opened: a sandbox with what a repository's tests need.
+
+    Raises:
+        BadInput: why it cannot be used.
+    """
+    tree = repository(row.repo, row.base_commit, sources.get(row.repo) or sources.get("*", []), folder)
+    tests, fix = patched(tree, row.test_patch), patched(tree, row.patch)
+    if clash := sorted(set(tests) & set(fix)):
+        raise BadInput(row.instance_id, f"both patches change {clash[0]}.", "Leave it out.")
+    spec = spec_of(row.repo, row.version)
+    needs = Requirements(row.image, spec.python, spec.install, spec.variables, key=f"{row.repo} {row.version}")
+    command = _command(spec.test, row)
+    try:
+        sandbox = opened(needs, tree)
+        sandbox.reset(packed(changed(tree, tests)))
+        before = run_tests(sandbox, command, LONGEST)
+        sandbox.reset(packed(changed(changed(tree, fix), tests)))
+        after = run_tests(sandbox, command, LONGEST)
+    except SandboxError as error:
+        raise BadInput(row.instance_id, f"its sandbox broke ({error}).", "Try again.") from error
+    wanted = sorted(set(map(cut, row.fail_to_pass)))
+    flipped = [test for test in wanted if test in after.passed and test not in before.passed]
+    if flipped != wanted or not wanted:
+        said = after.done.output.decode(errors="replace").strip().splitlines()
+        last = said[-1][:150] if said else ""
+        reason = f"{len(flipped)} of {len(wanted)} tests fail without the fix and pass with it ({last})."
+        raise BadInput(row.instance_id, reason, "Leave it out, or use its image.")
+    kept = sorted(set(map(cut, row.pass_to_pass)) & before.passed & after.passed)
+    return Problem(
+        id=row.instance_id,
+        repo=row.repo,
+        statements=(row.problem_statement,),
+        tree=save_tree(folder / "trees", tree),
+        start={},
+        fix=fix,
+        tests=tests,
+        fail_to_pass=tuple(wanted),
+        pass_to_pass=tuple(kept),
+        command=command,
+        seconds=after.seconds,
+        requirements=needs,
+        labels={"repo": row.repo, "files": str(len(fix)), "failing": str(len(wanted))},
+    )
+
+
+def verify_all(
+    rows: Sequence[Row], folder: Path, sources: Mapping[str, list[str]], opened: Callable[[Requirements, Tree], Sandbox]
+) -> dict[str, str]:
+    """By row, why it cannot be used here; empty if it can. Rows that have a verdict keep it; see `verified` for the arguments."""
+    home = folder / "rows"
+    home.mkdir(parents=True, exist_ok=True)
+    verdicts: dict[str, str] = {}
+    for row in rows:
+        path, fallen = home / f"{row.instance_id}.json", home / f"{row.instance_id}.fallen"
+        if not path.is_file() and not fallen.is_file():
+            try:
+                verified(row, folder, sources, opened).save(path)
+            except BadInput as error:
+                write_whole(fallen, f"{error.where}: {error.reason}\n")
+        verdicts[row.instance_id] = "" if path.is_file() else fallen.read_text(encoding="utf-8").strip()
+    return verdicts
+
+
+def _command(test: str, row: Row) -> str:
+    """The tests of the files that the test patch touches; of mypy's, the cases it names."""
+    touched = [path for path in TOUCHED.findall(row.test_patch) if is_test(path) or path.endswith((".py", ".test"))]
+    if any(path.endswith(".test") for path in touched):
+        return f"{test} -k {shlex.quote(' or '.join(dict.fromkeys(CASE.findall(row.test_patch))))}"
+    return f"{test} {shlex.join(path for path in touched if path.endswith('.py'))}"
