@@ -2,8 +2,8 @@
 
     python benchmarks/sandboxes.py [--episodes 32] [--at_once 8] [--folder FOLDER] [--package xmltodict==1.0.4]
 
-The known fix of each task is played: look, edit, submit. The baseline, in the same run, is the sandbox that protects from nothing;
-for containers there is a second one, a new container for every episode instead of one that is kept. Prints medians and ratios.
+The known fix of each task is played: look, edit, submit. The baseline, in the same run, is the sandbox that protects from
+nothing; containers are also made anew for every episode, instead of being kept. Prints medians and ratios.
 """
 
 from __future__ import annotations
