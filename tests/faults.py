@@ -2,23 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A line that is changed."""
-
-    name: str
-    file: str
-    """Below ``lit_agents/``."""
-    line: str
-    """As it is; must stand in the file once."""
-    fault: str
-    """What it becomes."""
-    tests: tuple[str, ...]
-    """Where it should be noticed."""
-
+from tests.fault import Fault as Fault
+from tests.repair_faults import REPAIR_FAULTS
 
 ADVANTAGES, LOSSES = ("tests/algorithm/test_advantages.py",), ("tests/algorithm/test_losses.py",)
 ACCUMULATE = ("tests/algorithm/test_accumulate.py",)
@@ -354,4 +339,5 @@ FAULTS = [
     Fault("run the code that comes with weights", "policy/loading.py",
           "AutoConfig.from_pretrained(folder, trust_remote_code=False)",
           "AutoConfig.from_pretrained(folder, trust_remote_code=True)", HOSTILE),
+    *REPAIR_FAULTS,
 ]  # fmt: skip

@@ -77,3 +77,13 @@ class Applies(_OnSubmit):
     def worth(self, signals: dict[str, Signal]) -> float:
         """0 or 1."""
         return float(bool(signals["changed"]) and signals["kept"] == 1.0)
+
+
+class WrittenTestsPassed(_OnSubmit):
+    """The share of the tests that ``written_tests`` of the environment has written that pass; 0 where it had none to write."""
+
+    part = "written_tests_passed"
+
+    def worth(self, signals: dict[str, Signal]) -> float:
+        """0 to 1."""
+        return float(signals.get("written_passed", 0.0))

@@ -6,6 +6,7 @@ Tasks: see `catalogue`.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -25,11 +26,13 @@ from lit_agents.environment.swe.runtimes import runtime
 from lit_agents.environment.swe.sandbox.base import Runtime, Sandbox
 from lit_agents.environment.swe.sandbox.choice import working
 from lit_agents.environment.swe.slots import Slots
-from lit_agents.environment.swe.tree import File, Tree, changes, packed, unpacked
+from lit_agents.environment.swe.tree import File, Tree, changed, changes, packed, unpacked
 from lit_agents.environment.swe.verify import verify_all
+from lit_agents.environment.swe.written_tests import TestWriter, written_passed
 from lit_agents.errors import BadInput
 from lit_agents.paths import cache_folder
-from lit_agents.types import Task
+from lit_agents.types import Signal, Task
+from lit_agents.whole_files import write_whole
 
 PROMPT = """You repair a Python repository in the current folder. Reply with one command of bash. Besides bash there are:
 view FILE [LINE or NAME]: show lines
@@ -57,6 +60,7 @@ class SweGym(TextEnvironment):
         images: who publishes the images of rows that name none.
         help_level: how much the statement of a generated task says: 0 that tests fail, 1 the file too, 2 the function,
             3 the tests, 4 the kind of bug.
+        written_tests: who writes more tests, whose share that passes is the signal ``written_passed``; nobody by default.
         observation: characters that are shown of what a command prints.
         command_timeout: seconds that a command has.
         episode_seconds: after so many the episode is truncated.
@@ -75,6 +79,7 @@ class SweGym(TextEnvironment):
         sources: dict[str, list[str]] | None = None,
         images: str = IMAGES,
         help_level: int = 3,
+        written_tests: TestWriter | None = None,
         observation: int = 4000,
         command_timeout: float = 30.0,
         episode_seconds: float = 1800.0,
@@ -89,7 +94,7 @@ class SweGym(TextEnvironment):
             raise BadInput("packages", f"{twice[0]} is named twice.", "A package serves one split.")
         self._generate, self._help, self._workers = generate, help_level, workers or os.cpu_count() or 1
         self._rows, self._images, self._slots = [rows] if isinstance(rows, str) else rows or [], images, Slots(at_once)
-        self._sources = sources or {"*": ["https://github.com/{repo}.git"]}
+        self._writer, self._sources = written_tests, sources or {"*": ["https://github.com/{repo}.git"]}
         self._observation, self._timeout, self._seconds = observation, command_timeout, episode_seconds
         self._sandbox: Sandbox | None = None
         self._playing: _Playing | None = None
@@ -183,6 +188,7 @@ class SweGym(TextEnvironment):
             "help_level": str(self._help),
             "observation": f"{self._observation} characters",
             "seconds": f"{self._timeout:g} of a command, {self._seconds:g} of an episode",
+            "written_tests": type(self._writer).__name__ if self._writer else "",
             "sandbox": type(self._given or working()).__name__,
         }
 
@@ -192,7 +198,7 @@ class SweGym(TextEnvironment):
         with self._slots.one():
             found = grade(problem, playing.before, change, sandbox)
         good, bad = len(problem.pass_to_pass), len(problem.fail_to_pass)
-        signals = {
+        signals: dict[str, Signal] = {
             "resolved": found.resolved,
             "passed": found.passed,
             "passed_before": good / (good + bad),
@@ -201,9 +207,28 @@ class SweGym(TextEnvironment):
             "changed": bool(change),
             "tests_ended": found.ended,
         }
+        if written := self._written(playing, sandbox):
+            sandbox.reset(packed(changed(playing.before, change)))
+            with self._slots.one():
+                signals["written_passed"] = written_passed(written, sandbox)
         said = "All tests pass." if found.resolved else "Some tests fail."
         score, lost = float(found.resolved), not found.resolved
         return Transition(said, score, terminated=True, won=found.resolved, lost=lost, signals=signals)
+
+    def _written(self, playing: _Playing, sandbox: Sandbox) -> dict[str, str]:
+        """The tests that somebody has written for the task; once, and then kept beside it."""
+        if self._writer is None:
+            return {}
+        settings = f"{type(self._writer).__name__} {sorted(vars(self._writer).items())}"
+        path = (
+            self.folder / "written" / f"{playing.problem.id}.{hashlib.sha256(settings.encode()).hexdigest()[:12]}.json"
+        )
+        if not path.is_file():
+            path.parent.mkdir(exist_ok=True)
+            with self._slots.one():
+                files = self._writer.write(playing.problem, playing.before, sandbox)
+            write_whole(path, json.dumps(files))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
 
     def _opened(self, needs: Requirements, tree: Tree) -> Sandbox:
         """A sandbox with what a repository needs; the one there is, if it has that."""

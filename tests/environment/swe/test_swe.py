@@ -15,6 +15,7 @@ from lit_agents.environment.swe.commands import observed, parsed
 from lit_agents.environment.swe.problem import Problem
 from lit_agents.environment.swe.sandbox.base import Completed
 from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
+from lit_agents.environment.swe.written_tests import RecordedCalls
 from lit_agents.errors import BadInput
 from lit_agents.types import Task
 from tests.environment.swe.little import little_package
@@ -167,6 +168,22 @@ def test_commands_and_tools(swe: SweGym, tasks: list[Task]):
     assert swe.step("pytest -q tests 2>&1 | tail -n 1").observation.count("failed") == 1
     assert not swe.step("no-such-command").valid and swe.step("false").observation == "(exit code 1)"
     assert not swe.step("```\na\n```\n```\nb\n```").valid
+
+
+def test_recorded_calls_tell_a_repair_from_none_and_decide_nothing(home: Path, little: str, tasks: list[Task]):
+    swe = world(home, little, written_tests=RecordedCalls(3))
+    task = next(t for t in tasks if "Look at clamp" in Problem.load(Path(t.path)).statements[2])
+    swe.reset(task)
+    idle = swe.step("submit").signals
+    swe.reset(task)
+    swe.step(fix(Problem.load(Path(task.path))))
+    repaired = swe.step("submit").signals
+    (path,) = (home / "written").glob(f"{task.id}.*")
+    (text,) = json.loads(path.read_text()).values()
+    assert text.startswith("from little.core import clamp\n") and text.count("assert clamp(") == 3
+    assert "assert clamp(-1, 0, 10) == 0" in text  # by hand: the first of the little repository's tests
+    assert repaired["written_passed"] == 1.0 and 0.0 <= idle["written_passed"] < 1.0
+    swe.close()
 
 
 def test_a_command_and_an_episode_have_their_time(home: Path, little: str, tasks: list[Task]):

@@ -1,0 +1,147 @@
+"""More tests than the repository has, as a source of reward: an interface, and one that writes down what the right code does.
+
+They are run on ``submit`` beside the tests that count, and decide nothing: their share is the signal ``written_passed``.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+from lit_agents.environment.swe.problem import Problem
+from lit_agents.environment.swe.results import run_tests, share
+from lit_agents.environment.swe.sandbox.base import Sandbox
+from lit_agents.environment.swe.tree import File, Tree, changed, packed
+
+FOLDER = "lit_agents_written_tests"
+COMMAND = f"pytest {{plugin}} -q --tb=no --rootdir=. -o addopts= -p no:cacheprovider {FOLDER}"
+TIMEOUT = 60.0
+RECORDER = """
+import ast, json, os, sys
+wanted, most, calls, under_way, out = WANTED, MOST, {}, {}, os.dup(1)
+os.unlink(__file__)
+
+def plain(value):
+    text = repr(value)
+    if len(text) > 400 or ast.literal_eval(text) != value or type(ast.literal_eval(text)) is not type(value):
+        raise ValueError
+    return text
+
+def given(frame):
+    code = frame.f_code
+    count, more = code.co_argcount, code.co_kwonlyargcount
+    names, values = code.co_varnames, frame.f_locals
+    words = [plain(values[name]) for name in names[:count]]
+    words += [name + "=" + plain(values[name]) for name in names[count:count + more]]
+    rest = names[count + more:]
+    if code.co_flags & 4:
+        words += [plain(value) for value in values[rest[0]]]
+    if code.co_flags & 8:
+        words += [name + "=" + plain(value) for name, value in values[rest[1 if code.co_flags & 4 else 0]].items()]
+    return ", ".join(words)
+
+def watch(frame, event, result):
+    code = frame.f_code
+    if event == "call" or event == "return":
+        key = next((key for key in wanted if code.co_name == key[1] and code.co_filename.endswith("/" + key[0])), None)
+        if key is None or len(calls.get(key[1], ())) >= most:
+            return
+        try:
+            if event == "call":
+                under_way[id(frame)] = given(frame)
+            elif id(frame) in under_way:
+                words = under_way.pop(id(frame))
+                if result is not None:  # which is also what is said where an exception is raised
+                    calls.setdefault(key[1], {})[words] = plain(result)
+        except Exception:
+            under_way.pop(id(frame), None)
+
+def pytest_runtest_call(item):
+    sys.setprofile(watch)
+
+def pytest_runtest_teardown(item):
+    sys.setprofile(None)
+
+def pytest_unconfigure(config):
+    os.write(out, ("\\nWORD " + json.dumps(calls) + "\\n").encode())
+"""
+
+
+class TestWriter(ABC):
+    """Writes tests for a problem."""
+
+    @abstractmethod
+    def write(self, problem: Problem, before: Tree, sandbox: Sandbox) -> dict[str, str]:
+        """Names of test files -> their text; none where it cannot think of any. It may use the sandbox as it likes.
+
+        Args:
+            before: the repository as the agent finds it.
+        """
+
+
+class RecordedCalls(TestWriter):
+    """Runs the repository's tests on the right code, writes down what the functions to be repaired are called with and return.
+
+    Only functions of modules, and only arguments and results that can be written down: numbers, texts, and lists, tuples, sets
+    and dictionaries of them.
+
+    Args:
+        most: tests per function.
+    """
+
+    def __init__(self, most: int = 20) -> None:
+        self.most = most
+
+    def write(self, problem: Problem, before: Tree, sandbox: Sandbox) -> dict[str, str]:
+        """One file per function."""
+        fixed = changed(before, problem.fix)
+        wanted = [(path, name) for path in problem.fix for name in _functions_that_differ(before, fixed, path)]
+        if not wanted:
+            return {}
+        word = secrets.token_hex(16)
+        plugin = RECORDER.replace("WANTED", repr(wanted)).replace("MOST", str(self.most)).replace("WORD", word)
+        sandbox.reset(packed(changed(fixed, problem.tests)))
+        script = 'T=$(mktemp -d) && cat >$T/lit_agents_recorder.py && export PYTHONPATH="$T:$PYTHONPATH"\n'
+        done = sandbox.run(
+            script + problem.command.replace("{plugin}", "-p lit_agents_recorder"),
+            max(TIMEOUT, 20 * problem.seconds),
+            cap=4 << 20,
+            stdin=plugin.encode(),
+        )
+        lines = [line for line in done.output.decode(errors="replace").splitlines() if line.startswith(word)]
+        calls = json.loads(lines[-1].removeprefix(word)) if lines else {}
+        return {f"test_{name}.py": _as_tests(path, name, calls[name]) for path, name in wanted if calls.get(name)}
+
+
+def written_passed(files: dict[str, str], sandbox: Sandbox) -> float:
+    """Which part of the written tests passes on what is in the sandbox, 0 to 1; there is at least one."""
+    written = {f"{FOLDER}/{name}": File(text.encode()) for name, text in files.items()}
+    sandbox.put(packed(written))
+    ran = run_tests(sandbox, COMMAND, TIMEOUT)
+    named = [f"{FOLDER}/{name}::test_{n}" for name, text in files.items() for n in range(text.count("\ndef test_"))]
+    return share(ran.passed, named)
+
+
+def _functions_that_differ(before: Tree, after: Tree, path: str) -> Iterator[str]:
+    """Functions of a module that are in both trees, and not the same."""
+    old, new = (_functions(tree[path]) if path in tree else {} for tree in (before, after))
+    yield from (name for name, text in new.items() if name in old and old[name] != text)
+
+
+def _functions(file: File) -> dict[str, str]:
+    try:
+        body = ast.parse(file.data).body
+    except (SyntaxError, ValueError):
+        return {}
+    return {node.name: ast.dump(node) for node in body if isinstance(node, ast.FunctionDef)}
+
+
+def _as_tests(path: str, name: str, calls: dict[str, str]) -> str:
+    module = path.removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    lines = [f"from {module} import {name}\n"]
+    for number, (given, result) in enumerate(calls.items()):
+        lines.append(f"\n\ndef test_{number}():\n    assert {name}({given}) == {result}\n")
+    return "".join(lines)

@@ -1,0 +1,164 @@
+"""One-line faults in the repairing of code and its sandboxes; a part of `tests.faults`."""
+
+from __future__ import annotations
+
+from tests.fault import Fault
+
+SANDBOX = "tests/environment/swe/test_sandbox.py"
+BUBBLE, CONTAINER = (SANDBOX, "-k", "BubblewrapSandbox"), (SANDBOX, "-k", "DockerSandbox")
+OWNER = (SANDBOX, "-k", "BubblewrapSandbox and nothing_is_left")
+REPAIR, ROWS = ("tests/environment/swe/test_swe.py",), ("tests/environment/swe/test_rows.py",)
+CHEATS = ("tests/environment/swe/test_swe.py", "-k", "had_for_less")
+BUGS, WORTH = ("tests/environment/swe/test_bugs.py",), ("tests/reward/test_repair.py",)
+HERE = "environment/swe"
+BUBBLEWRAP, ENGINE = f"{HERE}/sandbox/bubblewrap.py", f"{HERE}/sandbox/engine.py"
+
+REPAIR_FAULTS = [
+    Fault(
+        "let bubblewrap keep the host's environment", BUBBLEWRAP, "env=bare,", "env=None,", BUBBLE
+    ),
+    Fault(
+        "leave the network to a bubble",
+        f"{HERE}/sandbox/bubblewrap.py",
+        "--unshare-all",
+        "--unshare-all --share-net",
+        BUBBLE,
+    ),
+    Fault(
+        "leave a bubble's root writable",
+        f"{HERE}/sandbox/bubblewrap.py",
+        '"--remount-ro", "/"',
+        '"--chdir", "/"',
+        BUBBLE,
+    ),
+    Fault(
+        "let bubblewrap wait as a process of its own",
+        f"{HERE}/sandbox/bubblewrap.py",
+        '"--clearenv", "--as-pid-1"',
+        '"--clearenv"',
+        (SANDBOX, "-k", "BubblewrapSandbox and (no_output or takes_too_long or child_in)"),
+    ),
+    Fault(
+        "put a bubble in no control group",
+        f"{HERE}/sandbox/bubblewrap.py",
+        "echo 0 > {folder}/cgroup.procs",
+        "true {folder}",
+        BUBBLE,
+    ),
+    Fault(
+        "leave the network to a container",
+        f"{HERE}/sandbox/engine.py",
+        '"network_mode": "none"',
+        '"network_mode": "host"',
+        CONTAINER,
+    ),
+    Fault(
+        "leave a container's processes running",
+        f"{HERE}/sandbox/engine.py",
+        "kill -9 -1; exit $code",
+        "exit $code",
+        CONTAINER,
+    ),
+    Fault(
+        "run a container's commands as root",
+        f"{HERE}/sandbox/engine.py",
+        'NOBODY = "65534:65534"',
+        'NOBODY = "0:0"',
+        CONTAINER,
+    ),
+    Fault(
+        "forget what came with the headers",
+        f"{HERE}/sandbox/exec_stream.py",
+        "self._received = bytearray(rest)",
+        "self._received = bytearray()",
+        CONTAINER,
+    ),
+    Fault("tell the janitor nothing", f"{HERE}/sandbox/janitor.py", "there[kind, name] = None", "pass", OWNER),
+    Fault(
+        "lose the end of much output",
+        f"{HERE}/sandbox/capture.py",
+        "del self._tail[:surplus]",
+        "del self._tail[-surplus:]",
+        BUBBLE,
+    ),
+    Fault(
+        "grade with the agent's tests",
+        f"{HERE}/grading.py",
+        "if is_test(path) or CONFIGURES.search(path):",
+        "if False:",
+        CHEATS,
+    ),
+    Fault(
+        "grade in the agent's own folder",
+        f"{HERE}/grading.py",
+        "sandbox.reset(packed(changed(changed(before, allowed), problem.tests)))",
+        "pass",
+        CHEATS,
+    ),
+    Fault(
+        "count a missing test as passed",
+        f"{HERE}/results.py",
+        "return len(wanted & set(passed)) / len(wanted)",
+        "return 1 - len(wanted - set(passed) & wanted) / (len(wanted) + 1)",
+        REPAIR,
+    ),
+    Fault(
+        "let one of several tests of a name do",
+        f"{HERE}/results.py",
+        'good.get(short, True) and verdict == "passed"',
+        'good.get(short, False) or verdict == "passed"',
+        (*REPAIR, "-k", "fix_wins or named"),
+    ),
+    Fault(
+        "count a skipped test as passed",
+        f"{HERE}/results.py",
+        'verdict == "passed"',
+        'verdict != "failed"',
+        (*REPAIR, "-k", "named"),
+    ),
+    Fault(
+        "keep a bug that no test notices",
+        f"{HERE}/factory.py",
+        "    if not failing:",
+        "    if failing is None:",
+        REPAIR,
+    ),
+    Fault(
+        "play the first of several commands",
+        f"{HERE}/commands.py",
+        "if len(blocks) > 1:",
+        "if len(blocks) > 9:",
+        REPAIR,
+    ),
+    Fault("show the tests a row is graded with", f"{HERE}/verify.py", "start={},", "start=tests,", ROWS),
+    Fault("believe a row's list of what passes", f"{HERE}/verify.py", "& before.passed & after.passed", "", ROWS),
+    Fault("take a row whose tests pass at once", f"{HERE}/verify.py", " and test not in before.passed", "", ROWS),
+    Fault(
+        "forget files of a repository that its archives leave out",
+        f"{HERE}/repositories.py",
+        '_git("-C", name, "checkout", "--quiet", "--detach", commit)',
+        '_git("-C", name, "checkout", "--quiet", "--detach", commit, "--", "little")',
+        ROWS,
+    ),
+    Fault(
+        "pay a repair for tests that passed before",
+        "reward/repair.py",
+        "(passed - before) / (1.0 - before)",
+        "passed",
+        WORTH,
+    ),
+    Fault(
+        "swap an operand with its bracket",
+        f"{HERE}/bugs.py",
+        'if not set("()[]{}") & set(source.text[b:c]):',
+        "if True:",
+        BUGS,
+    ),
+    Fault(
+        "count columns in characters",
+        f"{HERE}/bugs.py",
+        'len(self._bytes[line - 1][:column].decode(errors="replace"))',
+        "column",
+        BUGS,
+    ),
+]  # fmt: skip
