@@ -67,6 +67,7 @@ def gigabytes(text: str) -> float:
     return float(found[1])
 
 
+@pytest.mark.slow
 def test_longer_contexts_and_more_tokens_at_once_need_more(toy: str, capfd):
     args = ["--config", toy, *ONE_ITERATION, "--sft", "null", "--preflight", "true", "--data.schedule.tasks", "8"]
     needs = []

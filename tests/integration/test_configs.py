@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from transformers import Qwen2Config
+from transformers import Qwen2Config, Qwen3Config
 
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.environment.alfworld import AlfWorld
@@ -24,20 +24,23 @@ from tests.shared_data import HOUSEHOLDS, shared_data
 CONF = Path(__file__).parents[2] / "conf"
 CPU = sorted(CONF.glob("*/*.yaml"))
 TEXTWORLD = [path for path in CPU if path.parent.name == "textworld"]
-PAPER = [  # those that differ from another one in reward or tasks alone are left to the slow suite
-    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if re.search("sparse|balanced|type", path.stem) else [])
+ALIKE = re.compile("sparse|balanced|type|10-calls|40-calls")
+"""Paper configurations that differ from another one in reward, tasks or turns alone are left to the slow suite."""
+PAPER = [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if ALIKE.search(path.stem) else [])
     for path in sorted(CONF.glob("*/paper/*.yaml"))
 ]
 
-SLOW = {"alfworld/ppo.yaml", "alfworld/rloo.yaml"}
-"""Left to the slow suite: they differ from grpo.yaml in the algorithm, which others of these run."""
+SLOW = {"alfworld/ppo.yaml", "alfworld/rloo.yaml", "swe/quickstart.yaml"}
+"""Left to the slow suite: they differ from grpo.yaml in the algorithm, which others of these run, or make tasks first."""
 SHAPE = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 QWEN = {
     "Qwen/Qwen2.5-1.5B-Instruct": (dict(zip(SHAPE, (1536, 8960, 28, 12, 2), strict=True)), True, 1.54e9),
     "Qwen/Qwen2.5-7B-Instruct": (dict(zip(SHAPE, (3584, 18944, 28, 28, 4), strict=True)), False, 7.62e9),
+    "Qwen/Qwen3-8B": (dict(zip(SHAPE, (4096, 12288, 36, 32, 8), strict=True)), False, 8.19e9),
 }
 """Shape, whether the embeddings are tied, and the number of parameters their model cards give."""
-VOCABULARY = {"Qwen/Qwen2.5-1.5B-Instruct": 151_936, "Qwen/Qwen2.5-7B-Instruct": 152_064}
+VOCABULARY = {"Qwen/Qwen2.5-1.5B-Instruct": 151_936, "Qwen/Qwen2.5-7B-Instruct": 152_064, "Qwen/Qwen3-8B": 151_936}
 
 
 def named(path: Path) -> str:
@@ -123,7 +126,8 @@ def on_a_gpu_node(monkeypatch, tmp_path):
         shape, tied, _ = QWEN[name]
         folder = tmp_path / name
         if not folder.exists():
-            Qwen2Config(vocab_size=VOCABULARY[name], tie_word_embeddings=tied, **shape).save_pretrained(folder)
+            kind = Qwen3Config if "Qwen3" in name else Qwen2Config
+            kind(vocab_size=VOCABULARY[name], tie_word_embeddings=tied, **shape).save_pretrained(folder)
         return folder
 
     monkeypatch.setattr(causal_lm, "find_weights", find)
@@ -160,7 +164,7 @@ def test_a_configuration_of_the_paper_has_the_right_shapes(path, on_a_gpu_node):
         assert schedule.tasks == data.counts["train"] and schedule.tasks / schedule.minibatches == 8
         assert schedule.tasks % ranks == 0
         return
-    assert schedule.tasks * schedule.group_size == 256  # the paper's batch
+    assert schedule.tasks * schedule.group_size == (64 if family == "swe-" else 256)  # the paper's batch
     each = schedule.tasks // ranks * schedule.group_size
     assert schedule.tasks // ranks % schedule.minibatches == 0
     assert data.limits.concurrent <= each and schedule.tasks <= data.counts["train"]

@@ -211,6 +211,7 @@ def handles_besides_sessions(plays: Stage) -> int:
     return len(os.listdir("/proc/self/fd")) - len(plays._pool._sessions)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="reads /proc")
 def test_nothing_is_left_behind_by_500_episodes(tmp_path: Path):
     plays, player, _ = stage(0.3, tmp_path / "seen", concurrent=10, step_timeout=0.3, reset_timeout=0.3)

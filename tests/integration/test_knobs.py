@@ -92,6 +92,9 @@ def shrunk(file: Path, weights: Path) -> dict[str, Any]:
     schedule["minibatches"] = min(schedule["minibatches"], 4)
     schedule["group_size"] = min(schedule["group_size"], 4)
     content["data"]["environment"] = {"class_path": "tests.integration.flaky.Sluggish"}
+    for path, value in list(leaves(content["data"].get("reward", {}))):
+        if str(value).startswith("lit_agents.reward.repair."):  # it needs tests
+            put(content["data"]["reward"], path, "lit_agents.reward.dense.ScoreGain")
     spy = {"class_path": "tests.integration.spies.StepSpy", "init_args": {"path": "steps.jsonl"}}
     content["trainer"]["callbacks"] = [spy]
     return content
@@ -228,6 +231,8 @@ KNOBS: dict[str, Knob] = {
     "data.reward.parts.1.reward.cost": REWARDED,
     "data.reward.parts.2.weight": replace(REWARDED, along=CURT),
     "data.reward.parts.2.reward.cost": replace(REWARDED, along=CURT),
+    "data.reward.parts.3.weight": replace(REWARDED, along=CURT),
+    "data.reward.parts.3.reward.cost": replace(REWARDED, along=CURT),
     # model
     "model.optimizer.lr": Knob(times(0.1), lambda s: s.column("train/learning_rate")),
     "model.optimizer.weight_decay": Knob(to(0.5), lambda s: s.trained),
@@ -262,8 +267,12 @@ KNOBS: dict[str, Knob] = {
 }  # fmt: skip
 REFUSED = {("sft", "data.schedule.group_size")}
 """A demonstration has no group."""
-ELSEWHERE = {"trainer.devices"}
-"""Seen without a run, below."""
+ELSEWHERE = {"trainer.devices", "data.limits.reset_timeout"}
+"""Seen without a run: below, and in test_failures.py."""
+ELSEWHERE |= {
+    f"data.environment.{name}" for name in ("help_level", "observation", "command_timeout", "episode_seconds")
+}
+"""Those of the world, which is another one here: test_swe.py."""
 
 
 @pytest.fixture(scope="module")

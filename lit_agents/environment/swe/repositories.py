@@ -58,7 +58,9 @@ def patched(tree: Tree, patch: str) -> Change:
         done = subprocess.run(command, cwd=name, env=bare, input=patch.encode(), capture_output=True)
         if done.returncode:
             raise BadInput(
-                "patch", f"it does not apply ({done.stderr.decode().strip()[:200]}).", "Give the row's own commit."
+                "patch",
+                f"it does not apply ({' '.join(done.stderr.decode().split())[:200]}).",
+                "Give the row's own commit.",
             )
         return changes(tree, read_folder(Path(name)))
 

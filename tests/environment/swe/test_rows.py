@@ -12,7 +12,7 @@ from lit_agents.environment.swe import SweGym
 from lit_agents.environment.swe.repositories import patched, repository
 from lit_agents.environment.swe.rows import read_rows
 from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
-from lit_agents.environment.swe.specs import SPECS, spec_of
+from lit_agents.environment.swe.specs import SPECS, Spec, spec_of
 from lit_agents.environment.swe.tree import read_folder
 from lit_agents.errors import BadInput
 from tests.environment.swe.little import SOURCE, little_package
@@ -79,14 +79,17 @@ def written(rows: list[dict[str, object]], path: Path) -> str:
     return str(path)
 
 
-def test_rows_are_verified_and_played(repo: Path, row: dict[str, object], tmp_path: Path):
+def test_rows_are_verified_and_played(
+    repo: Path, row: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(SPECS, "me/little", (Spec("0", "", ("pytest",)),))
     breaks = {"instance_id": "me__little-2", "patch": row["test_patch"], "test_patch": row["patch"]}
     rows = [
         row,
         row | breaks,
         row | {"instance_id": "me__little-3", "base_commit": "0" * 40},
         row | {"instance_id": "me__little-4", "FAIL_TO_PASS": ["tests/test_core.py::test_total"]},
-        row | {"instance_id": "me__little-5", "patch": str(row["patch"]).replace("def first", "def second")},
+        row | {"instance_id": "me__little-5", "patch": str(row["patch"]).replace("return list", "return tuple")},
     ]
     home = tmp_path / "home"
     swe = SweGym(
