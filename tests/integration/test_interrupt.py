@@ -79,7 +79,8 @@ def same_run(a: str, b: str) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for left-over processes in /proc")
-@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_stopped_leaves_no_process_and_goes_on_to_the_same_end(toy, how):
     long = ["--config", toy, "--trainer.max_epochs", "12"]
     process = start(*long, "--run", "stopped")

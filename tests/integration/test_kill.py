@@ -150,6 +150,7 @@ def test_every_moment_is_tried():
     assert {moment for moment, _ in AT} == set(MOMENTS)
 
 
+@pytest.mark.slow
 def test_a_run_killed_ten_times_at_random(whole, config: Path, zygote: Zygote, tmp_path: Path):
     """One run, killed again and again on its way; each time it is at least begun."""
     moments, kills = random.Random(0), 0

@@ -73,7 +73,9 @@ def imitate(data: RolloutDataModule, policy: CausalLMPolicy, epochs: int) -> Non
     trainer(max_epochs=epochs, limit_val_batches=0).fit(sft, datamodule=data.demonstrations(48, 2))
 
 
-@pytest.mark.parametrize("kind", [PPO, GRPO, RLOO, ReinforcePP])
+@pytest.mark.parametrize(
+    "kind", [PPO, GRPO, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (RLOO, ReinforcePP))]
+)
 def test_it_learns(data: RolloutDataModule, tmp_path: Path, kind: type[AgentModule]):
     seed_everything(0, verbose=False)
     policy = CausalLMPolicy(str(tiny_model_folder(tmp_path)))
