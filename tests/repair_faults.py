@@ -96,7 +96,7 @@ REPAIR_FAULTS = [
         CHEATS,
     ),
     Fault(
-        "count a missing test as passed",
+        "count a missing test as nearly passed",
         f"{HERE}/results.py",
         "return len(wanted & set(passed)) / len(wanted)",
         "return 1 - len(wanted - set(passed) & wanted) / (len(wanted) + 1)",

@@ -22,14 +22,14 @@ from filelock import FileLock
 from lit_agents.environment.swe.bugs import Site, is_bug, sites
 from lit_agents.environment.swe.packages import Package, code, source_of
 from lit_agents.environment.swe.problem import Problem, Requirements, load_tree, save_tree
-from lit_agents.environment.swe.results import run_tests
+from lit_agents.environment.swe.results import PYTEST, run_tests
 from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.statement import statements
 from lit_agents.environment.swe.tree import File, changed, packed
 from lit_agents.errors import BadInput
 from lit_agents.whole_files import write_whole
 
-COMMAND = "pytest {plugin} -q --tb=no --rootdir=. -o addopts= -p no:cacheprovider"
+COMMAND = f"{PYTEST} -o addopts="
 NEEDS = Requirements(install=("pytest hypothesis",))
 PATIENCE = 4.0
 """How many times longer than all was well a run of the tests may take, before a bug counts as one that never ends."""

@@ -12,9 +12,12 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lit_agents.environment.swe.sandbox.base import Completed, Sandbox
 
+PYTEST = "pytest {plugin} -q --tb=no --rootdir=. -p no:cacheprovider"
+"""How tests are run, with the repository's own settings."""
 OUTPUT_CAP = 32 << 20
 """Bytes of output of one run of the tests that are kept: the plugin's line is the last of it."""
 PLUGIN = """
@@ -39,7 +42,7 @@ def pytest_unconfigure(config):
     while data:
         data = data[os.write(out, data):]
 """
-RUN = """T=$(mktemp -d) && cat >$T/lit_agents_results.py && export PYTHONPATH="$T:$PYTHONPATH"
+RUN = """T=$(mktemp -d) && cat >$T/lit_agents_plugin.py && export PYTHONPATH="$T:$PYTHONPATH"
 {command}
 code=$?; rm -rf "$T"; exit $code"""
 
@@ -80,15 +83,24 @@ def run_tests(sandbox: Sandbox, command: str, timeout: float) -> Ran:
         command: shell; ``{plugin}`` stands for the arguments that load the plugin.
         timeout: seconds; no test has a verdict if they do not suffice.
     """
-    word = secrets.token_hex(16)
-    script = RUN.format(command=command.replace("{plugin}", "-p lit_agents_results"))
     start = time.monotonic()
-    done = sandbox.run(script, timeout, cap=OUTPUT_CAP, stdin=PLUGIN.replace("WORD", word).encode())
-    seconds = time.monotonic() - start
+    verdicts, done = reported(sandbox, command, timeout, PLUGIN)
+    return Ran(verdicts, done, time.monotonic() - start)
+
+
+def reported(sandbox: Sandbox, command: str, timeout: float, plugin: str) -> tuple[dict[str, Any], Completed]:
+    """What a plugin says in its line, nothing if it came to none, and how the command ended.
+
+    Args:
+        plugin: its source; it removes its file and marks its line, which is JSON, with ``WORD``.
+    """
+    word = secrets.token_hex(16)
+    script = RUN.format(command=command.replace("{plugin}", "-p lit_agents_plugin"))
+    done = sandbox.run(script, timeout, cap=OUTPUT_CAP, stdin=plugin.replace("WORD", word).encode())
     for line in reversed(done.output.decode(errors="replace").splitlines()):
         if line.startswith(word):
-            return Ran(json.loads(line.removeprefix(word)), done, seconds)
-    return Ran({}, done, seconds)
+            return dict(json.loads(line.removeprefix(word))), done
+    return {}, done
 
 
 def share(passed: Iterable[str], wanted: Iterable[str]) -> float:

@@ -9,13 +9,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from filelock import FileLock
 
 from lit_agents.environment.swe.problem import Requirements
 from lit_agents.environment.swe.sandbox.base import Runtime
-from lit_agents.environment.swe.tree import Tree
+from lit_agents.environment.swe.tree import Tree, write_folder
 from lit_agents.errors import BadInput
 
 VARIABLES = {"PYTHONPATH": "{work}:{work}/src", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
@@ -60,15 +61,13 @@ def virtual_environment(needs: Requirements, folder: Path, tree: Tree) -> Path:
         if not (venv / "complete").is_file():
             shutil.rmtree(venv, ignore_errors=True)
             _run([python, "-m", "venv", str(venv)], f"Python {needs.python}")
-            for line in needs.install:
-                command = [
-                    str(venv / "bin" / "pip"),
-                    "install",
-                    "-q",
-                    "--disable-pip-version-check",
-                    *shlex.split(line),
-                ]
-                _run(command, f"pip install {line}")
+            pip = [str(venv / "bin" / "pip"), "install", "-q", "--disable-pip-version-check"]
+            with tempfile.TemporaryDirectory(
+                prefix="lit_agents-build-"
+            ) as place:  # a line may name the repository's own files
+                write_folder(tree, Path(place))
+                for line in needs.install:
+                    _run([*pip, *shlex.split(line)], f"pip install {line}", place)
             (venv / "complete").write_text(text)
     return venv
 

@@ -1,4 +1,4 @@
-"""How the repositories of SWE-Gym are installed and tested without their images, by version: a table, after SWE.md's section 2.
+"""How the repositories of SWE-Gym are installed and tested without their images, by version.
 
 What needs conda, Java or a build (pandas, MONAI, modin, bokeh, hydra) is left to the images.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-PYTEST = "pytest {plugin} -q --tb=no --rootdir=. -p no:cacheprovider"
+from lit_agents.environment.swe.results import PYTEST
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from lit_agents.environment.swe.sandbox.base import Sandbox, SandboxError
 from lit_agents.environment.swe.specs import spec_of
 from lit_agents.environment.swe.tree import Tree, changed, packed
 from lit_agents.errors import BadInput
-from lit_agents.whole_files import write_whole
 
 LONGEST = 1800.0
 """Seconds that one run of a row's test files may take."""
@@ -80,18 +79,21 @@ def verified(
 def verify_all(
     rows: Sequence[Row], folder: Path, sources: Mapping[str, list[str]], opened: Callable[[Requirements, Tree], Sandbox]
 ) -> dict[str, str]:
-    """By row, why it cannot be used here; empty if it can. Rows that have a verdict keep it; see `verified` for the arguments."""
+    """By row, why it cannot be used here; empty if it can. See `verified` for the arguments.
+
+    Those that can are remembered; the others are tried again the next time, since the network or a sandbox may have been why.
+    """
     home = folder / "rows"
     home.mkdir(parents=True, exist_ok=True)
     verdicts: dict[str, str] = {}
     for row in rows:
-        path, fallen = home / f"{row.instance_id}.json", home / f"{row.instance_id}.fallen"
-        if not path.is_file() and not fallen.is_file():
+        path = home / f"{row.instance_id}.json"
+        verdicts[row.instance_id] = ""
+        if not path.is_file():
             try:
                 verified(row, folder, sources, opened).save(path)
             except BadInput as error:
-                write_whole(fallen, f"{error.where}: {error.reason}\n")
-        verdicts[row.instance_id] = "" if path.is_file() else fallen.read_text(encoding="utf-8").strip()
+                verdicts[row.instance_id] = f"{error.where}: {error.reason}"
     return verdicts
 
 

@@ -6,18 +6,16 @@ They are run on ``submit`` beside the tests that count, and decide nothing: thei
 from __future__ import annotations
 
 import ast
-import json
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from lit_agents.environment.swe.problem import Problem
-from lit_agents.environment.swe.results import run_tests, share
+from lit_agents.environment.swe.results import PYTEST, reported, run_tests, share
 from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.tree import File, Tree, changed, packed
 
 FOLDER = "lit_agents_written_tests"
-COMMAND = f"pytest {{plugin}} -q --tb=no --rootdir=. -o addopts= -p no:cacheprovider {FOLDER}"
+COMMAND = f"{PYTEST} -o addopts= {FOLDER}"
 TIMEOUT = 60.0
 RECORDER = """
 import ast, json, os, sys
@@ -101,18 +99,9 @@ class RecordedCalls(TestWriter):
         wanted = [(path, name) for path in problem.fix for name in _functions_that_differ(before, fixed, path)]
         if not wanted:
             return {}
-        word = secrets.token_hex(16)
-        plugin = RECORDER.replace("WANTED", repr(wanted)).replace("MOST", str(self.most)).replace("WORD", word)
+        plugin = RECORDER.replace("WANTED", repr(wanted)).replace("MOST", str(self.most))
         sandbox.reset(packed(changed(fixed, problem.tests)))
-        script = 'T=$(mktemp -d) && cat >$T/lit_agents_recorder.py && export PYTHONPATH="$T:$PYTHONPATH"\n'
-        done = sandbox.run(
-            script + problem.command.replace("{plugin}", "-p lit_agents_recorder"),
-            max(TIMEOUT, 20 * problem.seconds),
-            cap=4 << 20,
-            stdin=plugin.encode(),
-        )
-        lines = [line for line in done.output.decode(errors="replace").splitlines() if line.startswith(word)]
-        calls = json.loads(lines[-1].removeprefix(word)) if lines else {}
+        calls, _ = reported(sandbox, problem.command, max(TIMEOUT, 20 * problem.seconds), plugin)
         return {f"test_{name}.py": _as_tests(path, name, calls[name]) for path, name in wanted if calls.get(name)}
 
 

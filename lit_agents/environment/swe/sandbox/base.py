@@ -20,6 +20,11 @@ ARCHIVE_CAP = 256 << 20
 """Bytes of the largest work folder that is copied out."""
 COPY_TIMEOUT = 60.0
 """Seconds for copying files in or out."""
+WORK = "/testbed"
+"""The work folder, as in the images of SWE-Gym; where a sandbox can choose its name."""
+TMP_SIZE = 64 << 20
+READABLE = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types")
+"""Of the host, beside its ``/usr``."""
 KILLED = 137
 """Exit status after SIGKILL."""
 

@@ -17,12 +17,22 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from lit_agents.environment.swe.sandbox.base import KILLED, Allowance, Ended, Guarantee, Runtime, Sandbox, SandboxError
+from lit_agents.environment.swe.sandbox.base import (
+    KILLED,
+    READABLE,
+    TMP_SIZE,
+    WORK,
+    Allowance,
+    Ended,
+    Guarantee,
+    Runtime,
+    Sandbox,
+    SandboxError,
+)
 from lit_agents.environment.swe.sandbox.capture import Capture, finished, status
 from lit_agents.environment.swe.sandbox.cgroup import Cgroup
 from lit_agents.environment.swe.sandbox.janitor import Janitor
 
-WORK = "/testbed"
 NOBODY = 65534
 ISOLATED = shlex.split(
     "bwrap --unshare-all --unshare-user --disable-userns --uid 1000 --gid 1000 --die-with-parent --new-session --cap-drop ALL"
@@ -30,8 +40,6 @@ ISOLATED = shlex.split(
 HOST_USR = shlex.split(
     "--ro-bind /usr /usr --symlink usr/bin /bin --symlink usr/sbin /sbin --symlink usr/lib /lib --symlink usr/lib64 /lib64"
 )
-READABLE = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types")
-TMP_SIZE = 64 << 20
 WAIT = ("sh", "-c", '"$@"; exit $?', "sh")
 """The first process in there: it waits for the command and takes all others along. Bubblewrap's own would be left as a zombie,
 which counts as a process until the machine's init, if there is one, has time for it."""

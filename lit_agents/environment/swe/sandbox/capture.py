@@ -41,11 +41,6 @@ class Capture:
         self._trim()
         return bytes(self._head + self._tail)
 
-    def parts(self) -> tuple[bytes, bytes]:
-        """The beginning and the end."""
-        self._trim()
-        return bytes(self._head), bytes(self._tail)
-
     def _trim(self) -> None:
         if (surplus := len(self._tail) - self._last) > 0:
             del self._tail[:surplus]

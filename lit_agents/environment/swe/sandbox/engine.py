@@ -15,27 +15,36 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lit_agents.environment.swe.sandbox.base import KILLED, Allowance, Ended, Guarantee, Runtime, Sandbox, SandboxError
+from lit_agents.environment.swe.sandbox.base import (
+    KILLED,
+    READABLE,
+    TMP_SIZE,
+    WORK,
+    Allowance,
+    Ended,
+    Guarantee,
+    Runtime,
+    Sandbox,
+    SandboxError,
+)
 from lit_agents.environment.swe.sandbox.capture import Capture
 from lit_agents.environment.swe.sandbox.exec_stream import ExecStream
 from lit_agents.environment.swe.sandbox.janitor import Janitor
 
-WORK = "/testbed"
 NOBODY = "65534:65534"
 SKELETON = "lit_agents/skeleton:1"
 """An image of empty folders, in which the host's own ``/usr`` is shown read-only; made when first needed."""
-TMP_SIZE = 64 << 20
 OWNER = "lit_agents.owner"
 """The label that says which process a container belongs to."""
 THEN_KILL = '"$@" 2>&1; code=$?; kill -9 -1; exit $code'
 """Run a program, its two outputs as one, so that their order is kept, and end all of this user that still runs but this shell."""
 OOM_KILLS = "cat /sys/fs/cgroup/memory/memory.oom_control /sys/fs/cgroup/memory.events 2>/dev/null | grep '^oom_kill '"
+EMPTY = ("usr", "proc", "sys", "dev", "etc", "run", "sbin", "tmp", "testbed")  # in sbin dockerd shows its init
 LINKS = {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64"}
 FILES = {
     "etc/passwd": "root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/testbed:/bin/bash\n",
     "etc/group": "root:x:0:\nnogroup:x:65534:\n",
 }
-READABLE = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types")
 
 
 class DockerSandbox(Sandbox):
@@ -189,17 +198,7 @@ def _skeleton(client: Any) -> str:
         return SKELETON
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
-        for name in (
-            "usr",
-            "proc",
-            "sys",
-            "dev",
-            "etc",
-            "run",
-            "sbin",
-            "tmp",
-            "testbed",
-        ):  # sbin: dockerd's init comes there
+        for name in EMPTY:
             entry = tarfile.TarInfo(name)
             entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if name in ("tmp", "testbed") else 0o755
             archive.addfile(entry)
@@ -226,9 +225,9 @@ def _owner(pid: int) -> str:
 
 def _sweep(client: Any) -> None:
     """Remove the containers of processes that are no more; those of other machines that share the engine are left alone."""
-    boot = _owner(os.getpid()).split()[0]
+    boot = _owner(os.getpid()).partition(" ")[0]
     for container in client.containers.list(all=True, filters={"label": OWNER}, ignore_removed=True):
         owner = str(container.labels.get(OWNER, ""))
-        if owner.startswith(f"{boot} ") and _owner(int(owner.split()[1])) != owner:
+        if boot and owner.startswith(f"{boot} ") and _owner(int(owner.split()[1])) != owner:
             with suppress(importlib.import_module("docker.errors").APIError):
                 container.remove(force=True, v=True)
