@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Do the tests notice? Puts each fault of tests/faults.py into a copy of the tree, alone, and runs the tests named with it.
 
-    python scripts/mutants.py [WORDS OF A FAULT'S NAME]
+    python scripts/mutants.py [WORDS OF A FAULT'S FILE OR NAME]
 
 Prints a line per fault and the kill rate; ends with 1 if a fault survived. The tests are run once without any fault first. What
 is expensive to import is imported once, by a process that is forked for each fault. MUTANTS_LOG names a file for pytest's words.
@@ -79,7 +79,7 @@ def put_in(fault: Fault, tree: Path):
 
 def main(words: list[str]) -> int:
     """The command."""
-    chosen = [fault for fault in FAULTS if " ".join(words) in fault.name]
+    chosen = [fault for fault in FAULTS if " ".join(words) in f"{fault.file}: {fault.name}"]
     import hypothesis  # noqa: F401
     import lightning  # noqa: F401
     import peft  # noqa: F401

@@ -28,7 +28,7 @@ REPAIR_FAULTS = [
         "leave a bubble's root writable",
         f"{HERE}/sandbox/bubblewrap.py",
         '"--remount-ro", "/"',
-        '"--chdir", "/"',
+        '"--dir", "/tmp"',
         BUBBLE,
     ),
     Fault(
@@ -69,8 +69,8 @@ REPAIR_FAULTS = [
     Fault(
         "forget what came with the headers",
         f"{HERE}/sandbox/exec_stream.py",
-        "self._received = bytearray(rest)",
-        "self._received = bytearray()",
+        "return bytearray(rest)",
+        "return bytearray()",
         CONTAINER,
     ),
     Fault("tell the janitor nothing", f"{HERE}/sandbox/janitor.py", "there[kind, name] = None", "pass", OWNER),

@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from functools import cached_property, partial
 from pathlib import Path
 
 from lit_agents.environment.base import Start, TextEnvironment, Transition
@@ -21,6 +22,7 @@ from lit_agents.environment.swe.grading import grade
 from lit_agents.environment.swe.packages import Package
 from lit_agents.environment.swe.problem import Problem, Requirements
 from lit_agents.environment.swe.release import PACKAGES
+from lit_agents.environment.swe.repositories import IMAGE
 from lit_agents.environment.swe.rows import IMAGES, read_rows
 from lit_agents.environment.swe.runtimes import runtime
 from lit_agents.environment.swe.sandbox.base import Runtime, Sandbox
@@ -94,7 +96,7 @@ class SweGym(TextEnvironment):
             raise BadInput("packages", f"{twice[0]} is named twice.", "A package serves one split.")
         self._generate, self._help, self._workers = generate, help_level, workers or os.cpu_count() or 1
         self._rows, self._images, self._slots = [rows] if isinstance(rows, str) else rows or [], images, Slots(at_once)
-        self._writer, self._sources = written_tests, sources or {"*": ["https://github.com/{repo}.git"]}
+        self._writer, self._sources = written_tests, sources or {"*": [IMAGE, "https://github.com/{repo}.git"]}
         self._observation, self._timeout, self._seconds = observation, command_timeout, episode_seconds
         self._sandbox: Sandbox | None = None
         self._playing: _Playing | None = None
@@ -119,14 +121,9 @@ class SweGym(TextEnvironment):
 
     def _verify(self, source: str) -> str:
         rows = read_rows(source, self._images)
-        sandbox = self._given.copy() if self._given else working()
-
-        def opened(needs: Requirements, tree: Tree) -> Sandbox:
-            sandbox.open(self._runtime(needs, sandbox, tree))
-            return sandbox
-
-        with sandbox:
-            verdicts = verify_all(rows, self.folder, self._sources, opened)
+        with self._chosen.copy() as sandbox:
+            needed = partial(self._runtime, sandbox)
+            verdicts = verify_all(rows, self.folder, self._sources, sandbox, needed)
         fallen = [f"  {name}: {why}" for name, why in verdicts.items() if why]
         kept = f"{source}: {len(rows) - len(fallen)} of {len(rows)} rows can be used here"
         return "\n".join([kept + ("; the others:" if fallen else ""), *fallen])
@@ -189,7 +186,7 @@ class SweGym(TextEnvironment):
             "observation": f"{self._observation} characters",
             "seconds": f"{self._timeout:g} of a command, {self._seconds:g} of an episode",
             "written_tests": type(self._writer).__name__ if self._writer else "",
-            "sandbox": type(self._given or working()).__name__,
+            "sandbox": type(self._chosen).__name__,
         }
 
     def _submitted(self, playing: _Playing, sandbox: Sandbox) -> Transition:
@@ -230,24 +227,29 @@ class SweGym(TextEnvironment):
             write_whole(path, json.dumps(files))
         return dict(json.loads(path.read_text(encoding="utf-8")))
 
+    @cached_property
+    def _chosen(self) -> Sandbox:
+        """Looked for once: a run whose engine goes away fails, and is not continued in a sandbox of another kind."""
+        return self._given or working()
+
     def _opened(self, needs: Requirements, tree: Tree) -> Sandbox:
         """A sandbox with what a repository needs; the one there is, if it has that."""
-        sandbox = self._sandbox or self._given or working()
-        wanted = self._runtime(needs, sandbox, tree)
+        sandbox = self._sandbox or self._chosen.copy()
+        wanted = self._runtime(sandbox, needs, tree)
         if self._sandbox is None or sandbox.runtime != wanted:
             sandbox.open(wanted)
             self._sandbox = sandbox
         return sandbox
 
-    def _runtime(self, needs: Requirements, sandbox: Sandbox, tree: Tree) -> Runtime:
+    def _runtime(self, sandbox: Sandbox, needs: Requirements, tree: Tree) -> Runtime:
         found = runtime(needs, self.folder / "venvs", sandbox.RUNS_IMAGES, tree)
         prelude = f"{PRELUDE}\n{found.prelude}" if found.prelude else PRELUDE
         return Runtime((*found.shown, str(TOOLS)), found.path, found.variables, prelude, found.image)
 
     def _factory(self) -> Factory:
         def opened() -> Sandbox:
-            sandbox = working() if self._given is None else self._given.copy()
-            sandbox.open(self._runtime(NEEDS, sandbox, {}))
+            sandbox = self._chosen.copy()
+            sandbox.open(self._runtime(sandbox, NEEDS, {}))
             return sandbox
 
         return Factory(self.folder, opened, self._workers)

@@ -1,4 +1,4 @@
-"""Where the files of a row's repository come from: a git URL or folder at its commit, a source archive, or a plain folder.
+"""Where a row's files come from: its image, a git URL or folder at its commit, a source archive, or a plain folder.
 
 Whatever it is, only files are taken: no history, remote or tag from which the fix could be read.
 """
@@ -9,26 +9,30 @@ import hashlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from filelock import FileLock
 
 from lit_agents.environment.swe.packages import Package, source_of
-from lit_agents.environment.swe.tree import Change, File, Tree, changes, read_folder, write_folder
+from lit_agents.environment.swe.sandbox.base import SandboxError
+from lit_agents.environment.swe.tree import Change, File, Tree, changes, read_folder, unpacked, write_folder
 from lit_agents.errors import BadInput
 
-SDIST = "sdist:"
+IMAGE, SDIST = "image", "sdist:"
 
 
-def repository(repo: str, commit: str, sources: Sequence[str], folder: Path) -> dict[str, File]:
+def repository(
+    repo: str, commit: str, sources: Sequence[str], folder: Path, image_files: Callable[[], bytes]
+) -> dict[str, File]:
     """The files at a commit, from the first of the sources that has them.
 
     Args:
         repo: ``owner/name``.
-        sources: each a URL of git, a folder with a git repository, ``sdist:NAME==VERSION``, or a plain folder; ``{repo}`` in
-            them is ``repo``. An archive or plain folder is taken as it is, whatever the commit.
+        sources: each ``image``, a URL of git, a folder with a git repository, ``sdist:NAME==VERSION``, or a plain folder;
+            ``{repo}`` in them is ``repo``. An image, archive or plain folder is taken as it is, whatever the commit.
         folder: where clones and archives are kept.
+        image_files: what the row's image holds, as an archive with one folder at its top.
 
     Raises:
         BadInput: none has them; what each says.
@@ -37,12 +41,12 @@ def repository(repo: str, commit: str, sources: Sequence[str], folder: Path) -> 
     for source in sources:
         named = source.replace("{repo}", repo)
         try:
-            return _files(named, commit, folder)
-        except (BadInput, OSError, subprocess.CalledProcessError) as error:
+            return _of_image(image_files()) if source == IMAGE else _files(named, commit, folder)
+        except (BadInput, SandboxError, OSError, subprocess.CalledProcessError) as error:
             output = str(getattr(error, "output", "") or "")
             said.append(f"{named}: {output.strip().splitlines()[-1] if output.strip() else error}")
     reason = f"its files cannot be had ({'; '.join(said) or 'no source is configured'})."
-    raise BadInput(repo, reason, "Name a source: a URL of git, a folder, or sdist:NAME==VERSION.")
+    raise BadInput(repo, reason, "Name a source: image, a URL of git, a folder, or sdist:NAME==VERSION.")
 
 
 def patched(tree: Tree, patch: str) -> Change:
@@ -63,6 +67,10 @@ def patched(tree: Tree, patch: str) -> Change:
                 "Give the row's own commit.",
             )
         return changes(tree, read_folder(Path(name)))
+
+
+def _of_image(archive: bytes) -> dict[str, File]:
+    return {path.partition("/")[2]: file for path, file in unpacked(archive).items()}
 
 
 def _files(source: str, commit: str, folder: Path) -> dict[str, File]:

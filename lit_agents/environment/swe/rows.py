@@ -41,7 +41,7 @@ def read_rows(source: str, images: str = IMAGES) -> list[Row]:
     """All rows of a ``.jsonl``, ``.json`` or ``.parquet`` file, or of a dataset of the hub (``hub:SWE-Gym/SWE-Gym``).
 
     Args:
-        images: who publishes the images of rows that name none.
+        images: who publishes the images of rows that name none; empty for nobody.
 
     Raises:
         BadInput: no such file or dataset, or rows of another kind.
@@ -62,7 +62,7 @@ def read_rows(source: str, images: str = IMAGES) -> list[Row]:
 
 def _row(fields: Mapping[str, Any], images: str) -> Row:
     name = str(fields["instance_id"])
-    published = f"{images}/sweb.eval.x86_64.{name.lower().replace('__', '_s_')}"
+    published = f"{images}/sweb.eval.x86_64.{name.lower().replace('__', '_s_')}" if images else ""
     return Row(
         instance_id=name,
         repo=str(fields["repo"]),

@@ -12,7 +12,7 @@ from lit_agents.environment.swe.problem import Problem, Requirements, save_tree
 from lit_agents.environment.swe.repositories import patched, repository
 from lit_agents.environment.swe.results import cut, run_tests
 from lit_agents.environment.swe.rows import Row
-from lit_agents.environment.swe.sandbox.base import Sandbox, SandboxError
+from lit_agents.environment.swe.sandbox.base import Runtime, Sandbox, SandboxError
 from lit_agents.environment.swe.specs import spec_of
 from lit_agents.environment.swe.tree import Tree, changed, packed
 from lit_agents.errors import BadInput
@@ -20,23 +20,31 @@ from lit_agents.errors import BadInput
 LONGEST = 1800.0
 """Seconds that one run of a row's test files may take."""
 TOUCHED = re.compile(r"^\+\+\+ b/(.+?)\s*$", re.MULTILINE)
+TOOK = re.compile(r" in \d+(\.\d+)?s\b.*")
+"""At the end of pytest's last line: no two calls say the same."""
 CASE = re.compile(r"^[ +]\[case ([^\]]+)\]", re.MULTILINE)
 
 
 def verified(
-    row: Row, folder: Path, sources: Mapping[str, list[str]], opened: Callable[[Requirements, Tree], Sandbox]
+    row: Row,
+    folder: Path,
+    sources: Mapping[str, list[str]],
+    sandbox: Sandbox,
+    runtime: Callable[[Requirements, Tree], Runtime],
 ) -> Problem:
     """A problem made of a row; its ``pass_to_pass`` are those that hold here.
 
     Args:
         folder: where trees, clones and problems are kept.
         sources: by ``owner/name``, or under ``*`` for all others, where its files come from.
-        opened: a sandbox with what a repository's tests need.
+        sandbox: in which its tests are run.
+        runtime: what they need.
 
     Raises:
         BadInput: why it cannot be used.
     """
-    tree = repository(row.repo, row.base_commit, sources.get(row.repo) or sources.get("*", []), folder)
+    named = sources.get(row.repo) or sources.get("*", [])
+    tree = repository(row.repo, row.base_commit, named, folder, lambda: sandbox.image_files(row.image))
     tests, fix = patched(tree, row.test_patch), patched(tree, row.patch)
     if clash := sorted(set(tests) & set(fix)):
         raise BadInput(row.instance_id, f"both patches change {clash[0]}.", "Leave it out.")
@@ -44,7 +52,7 @@ def verified(
     needs = Requirements(row.image, spec.python, spec.install, spec.variables, key=f"{row.repo} {row.version}")
     command = _command(spec.test, row)
     try:
-        sandbox = opened(needs, tree)
+        sandbox.open(runtime(needs, tree))
         sandbox.reset(packed(changed(tree, tests)))
         before = run_tests(sandbox, command, LONGEST)
         sandbox.reset(packed(changed(changed(tree, fix), tests)))
@@ -55,7 +63,7 @@ def verified(
     flipped = [test for test in wanted if test in after.passed and test not in before.passed]
     if flipped != wanted or not wanted:
         said = after.done.output.decode(errors="replace").strip().splitlines()
-        last = said[-1][:150] if said else ""
+        last = TOOK.sub("", said[-1])[:150] if said else ""
         reason = f"{len(flipped)} of {len(wanted)} tests fail without the fix and pass with it ({last})."
         raise BadInput(row.instance_id, reason, "Leave it out, or use its image.")
     kept = sorted(set(map(cut, row.pass_to_pass)) & before.passed & after.passed)
@@ -77,7 +85,11 @@ def verified(
 
 
 def verify_all(
-    rows: Sequence[Row], folder: Path, sources: Mapping[str, list[str]], opened: Callable[[Requirements, Tree], Sandbox]
+    rows: Sequence[Row],
+    folder: Path,
+    sources: Mapping[str, list[str]],
+    sandbox: Sandbox,
+    runtime: Callable[[Requirements, Tree], Runtime],
 ) -> dict[str, str]:
     """By row, why it cannot be used here; empty if it can. See `verified` for the arguments.
 
@@ -91,7 +103,7 @@ def verify_all(
         verdicts[row.instance_id] = ""
         if not path.is_file():
             try:
-                verified(row, folder, sources, opened).save(path)
+                verified(row, folder, sources, sandbox, runtime).save(path)
             except BadInput as error:
                 verdicts[row.instance_id] = f"{error.where}: {error.reason}"
     return verdicts

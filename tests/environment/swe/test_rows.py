@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ import pytest
 from lit_agents.environment.swe import SweGym
 from lit_agents.environment.swe.repositories import patched, repository
 from lit_agents.environment.swe.rows import read_rows
+from lit_agents.environment.swe.sandbox.base import SandboxError
+from lit_agents.environment.swe.sandbox.engine import DockerSandbox
 from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
 from lit_agents.environment.swe.specs import SPECS, Spec, spec_of
-from lit_agents.environment.swe.tree import read_folder
+from lit_agents.environment.swe.tree import File, packed, read_folder
 from lit_agents.errors import BadInput
 from tests.environment.swe.little import SOURCE, little_package
 from tests.shared_data import shared_data
@@ -100,7 +103,10 @@ def test_rows_are_verified_and_played(
     assert "1 of 5 rows" in said[0] and len(said) == 5
     assert "fail without the fix" in said[1] and "me__little-2" in said[1]
     assert "unable to read tree" in said[2] or "reference is not a tree" in said[2]
-    assert "0 of 1 tests fail without the fix" in said[3] and "does not apply" in said[4]
+    assert (
+        said[3].endswith("0 of 1 tests fail without the fix and pass with it (8 passed, 1 skipped).")
+        and "does not apply" in said[4]
+    )
     assert swe.install().splitlines() == said  # those that fell are tried again
 
     (split,) = [s for s in ("train", "sft", "validation", "test") if _has_tasks(swe, s)]
@@ -130,26 +136,63 @@ def _has_tasks(swe: SweGym, split: str) -> bool:
         return False
 
 
+def no_image() -> bytes:
+    raise SandboxError("runs none")
+
+
+def test_files_come_from_an_image_with_what_was_built_in_it(engine: str, tmp_path: Path):
+    sandbox = DockerSandbox(url=engine)
+    tree = {
+        "testbed/a.py": File(b"x = 1\n"),
+        "testbed/a.so": File(b"built", executable=True),
+        "etc/secret": File(b"no"),
+    }
+    tree |= {"testbed/.git/HEAD": File(b"history"), "testbed/link": File(b"a.py", is_link=True)}
+    with closing(docker_client(engine)) as client:
+        client.api.import_image_from_data(packed(tree), repository="lit_agents/little:1")
+        try:
+            found = repository(
+                "me/little", "0" * 40, ["image"], tmp_path, lambda: sandbox.image_files("lit_agents/little:1")
+            )
+            assert found == {
+                "a.py": File(b"x = 1\n"),
+                "a.so": File(b"built", executable=True),
+                "link": File(b"a.py", is_link=True),
+            }
+            assert client.containers.list(all=True, filters={"ancestor": "lit_agents/little:1"}) == []
+        finally:
+            client.images.remove("lit_agents/little:1")
+    with pytest.raises(BadInput, match=r"image: .*localhost:1"):  # and there is no registry
+        repository("me/little", "", ["image"], tmp_path, lambda: sandbox.image_files("localhost:1/lit_agents/little"))
+    with pytest.raises(BadInput, match="image: a SubprocessSandbox runs no images"):
+        repository("me/little", "", ["image"], tmp_path, lambda: SubprocessSandbox().image_files("x"))
+
+
+def docker_client(url: str):
+    return pytest.importorskip("docker").DockerClient(base_url=url, timeout=20)
+
+
 def test_files_come_from_git_a_folder_or_an_archive_without_their_history(
     repo: Path, row: dict[str, object], tmp_path: Path
 ):
     commit = str(row["base_commit"])
-    by_folder = repository("me/little", commit, [str(repo)], tmp_path)
+    by_folder = repository("me/little", commit, [str(repo)], tmp_path, no_image)
     assert (
         "tests/test_core.py" in by_folder and by_folder["little/core.py"].data.decode() == SOURCE
     )  # export-ignore is ignored
     assert not any(".git/" in path for path in by_folder)
-    by_url = repository("me/little", commit, ["/nowhere", f"file://{repo}"], tmp_path)
-    assert by_url == by_folder == repository("me/little", commit, [f"file://{repo}"], tmp_path)
+    by_url = repository("me/little", commit, ["image", "/nowhere", f"file://{repo}"], tmp_path, no_image)
+    assert by_url == by_folder == repository("me/little", commit, [f"file://{repo}"], tmp_path, no_image)
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "a.py").write_text("a")
-    assert repository("me/plain", "", [f"{tmp_path}/{{repo}}", f"{tmp_path}/plain"], tmp_path) == read_folder(
+    assert repository("me/plain", "", [f"{tmp_path}/{{repo}}", f"{tmp_path}/plain"], tmp_path, no_image) == read_folder(
         tmp_path / "plain"
     )
     with pytest.raises(
-        BadInput, match=r"me/little: its files cannot be had \(/nowhere: .*no such folder.*file:///gone: "
+        BadInput,
+        match=r"me/little: its files cannot be had \(image: runs none; /nowhere: .*no such folder.*file:///gone: ",
     ):
-        repository("me/little", commit, ["/nowhere", "file:///gone"], tmp_path)
+        repository("me/little", commit, ["image", "/nowhere", "file:///gone"], tmp_path, no_image)
 
 
 def test_a_patch_makes_changes_and_deletes(tmp_path: Path):
@@ -166,6 +209,7 @@ def test_rows_are_read_from_every_kind_of_file(row: dict[str, object], tmp_path:
     (line,) = read_rows(written([row], tmp_path / "a.jsonl"))
     assert line.fail_to_pass == ("tests/test_core.py::test_last",) and len(line.pass_to_pass) == 3
     assert line.image == "xingyaoww/sweb.eval.x86_64.me_s_little-1"
+    assert read_rows(str(tmp_path / "a.jsonl"), images="")[0].image == ""
     (tmp_path / "a.json").write_text(json.dumps([row | {"image": "mine"}]))
     assert read_rows(str(tmp_path / "a.json"))[0].image == "mine"
     parquet = pytest.importorskip("pyarrow.parquet")

@@ -158,6 +158,14 @@ class Sandbox(ABC):
     def close(self) -> None:
         """Leave nothing behind. May be called twice, and before `open`."""
 
+    def image_files(self, image: str) -> bytes:
+        """The work folder of an image, as an archive.
+
+        Raises:
+            SandboxError: this sandbox runs no images, or that one cannot be had.
+        """
+        raise SandboxError(f"a {type(self).__name__} runs no images, such as {image}")
+
     def copy(self) -> Sandbox:
         """Another one like it, not open."""
         return type(self)(self.allowance)

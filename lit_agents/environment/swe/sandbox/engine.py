@@ -7,11 +7,9 @@ capability, and all commands run as ``nobody`` under a root who only waits: so o
 from __future__ import annotations
 
 import importlib
-import io
 import os
-import tarfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +26,16 @@ from lit_agents.environment.swe.sandbox.base import (
     SandboxError,
 )
 from lit_agents.environment.swe.sandbox.capture import Capture
-from lit_agents.environment.swe.sandbox.exec_stream import ExecStream
+from lit_agents.environment.swe.sandbox.exec_stream import ExecStream, connected
+from lit_agents.environment.swe.sandbox.images import engine_errors, published, skeleton, work_folder
 from lit_agents.environment.swe.sandbox.janitor import Janitor
 
 NOBODY = "65534:65534"
-SKELETON = "lit_agents/skeleton:1"
-"""An image of empty folders, in which the host's own ``/usr`` is shown read-only; made when first needed."""
 OWNER = "lit_agents.owner"
 """The label that says which process a container belongs to."""
 THEN_KILL = '"$@" 2>&1; code=$?; kill -9 -1; exit $code'
 """Run a program, its two outputs as one, so that their order is kept, and end all of this user that still runs but this shell."""
 OOM_KILLS = "cat /sys/fs/cgroup/memory/memory.oom_control /sys/fs/cgroup/memory.events 2>/dev/null | grep '^oom_kill '"
-EMPTY = ("usr", "proc", "sys", "dev", "etc", "run", "sbin", "tmp", "testbed")  # in sbin dockerd shows its init
-LINKS = {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64"}
-FILES = {
-    "etc/passwd": "root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/testbed:/bin/bash\n",
-    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
-}
 
 
 class DockerSandbox(Sandbox):
@@ -88,10 +79,8 @@ class DockerSandbox(Sandbox):
     def trouble(self) -> str:
         """Asks the engine."""
         try:
-            with _engine_errors():
-                client = importlib.import_module("docker").DockerClient(base_url=self.url, timeout=10)
+            with engine_errors(), closing(self._connected(timeout=10)) as client:
                 client.ping()
-                client.close()
         except ModuleNotFoundError:
             return "the docker package is not installed (pip install docker)"
         except SandboxError as error:
@@ -102,14 +91,14 @@ class DockerSandbox(Sandbox):
         """Create and start the container, after those that dead processes have left were removed."""
         self.close()
         self.runtime = runtime
-        with _engine_errors():
-            self._client = importlib.import_module("docker").DockerClient(base_url=self.url, timeout=60)
+        with engine_errors():
+            self._client = self._connected(timeout=60)
             _sweep(self._client)
-            image = runtime.image or _skeleton(self._client)
+            image = published(self._client, runtime.image) if runtime.image else skeleton(self._client)
             self._container = self._client.containers.create(image, **self._options(runtime))
         self._janitor = Janitor()
         self._janitor.has("container", f"{self.url} {self._container.id}")
-        with _engine_errors():
+        with engine_errors():
             self._container.start()
 
     def execute(
@@ -129,6 +118,11 @@ class DockerSandbox(Sandbox):
         """There is no such call in the API: one more program kills all others of its user."""
         self._exec(["sh", "-c", "kill -9 -1; true"], {}, b"", 10.0, Capture(1000))
 
+    def image_files(self, image: str) -> bytes:
+        """From a container that is never started."""
+        with engine_errors(), closing(self._connected(timeout=3600)) as client:
+            return work_folder(client, image, self._labels())
+
     def close(self) -> None:
         """The container is the janitor's."""
         if self._janitor:
@@ -137,18 +131,26 @@ class DockerSandbox(Sandbox):
             self._client.close()
         self._janitor = self._client = self._container = None
 
+    def _connected(self, timeout: float) -> Any:
+        docker = importlib.import_module("docker")
+        connected(self.url).close()  # the package leaves its socket open where nobody answers
+        return docker.DockerClient(base_url=self.url, timeout=timeout)
+
+    def _labels(self) -> dict[str, str]:
+        return {OWNER: _owner(os.getpid())}
+
     def _exec(
         self, argv: list[str], variables: Mapping[str, str], stdin: bytes, timeout: float, sink: Capture
     ) -> tuple[int, bool]:
         if self._container is None:
             raise SandboxError("the sandbox is not open")
         api = self._client.api
-        with _engine_errors():
+        with engine_errors():
             made = api.exec_create(
                 self._container.id, argv, user=NOBODY, workdir=WORK, environment=dict(variables), stdin=bool(stdin)
             )
         in_time = ExecStream(self.url, made["Id"]).converse(stdin, timeout, sink, self.kill)
-        with _engine_errors():
+        with engine_errors():
             found = api.exec_inspect(made["Id"])
         if found["ExitCode"] is None or found["Running"]:
             raise SandboxError("a program ended without an exit code")
@@ -176,42 +178,8 @@ class DockerSandbox(Sandbox):
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
             "volumes": {folder: {"bind": folder, "mode": "ro"} for folder in shown},
-            "labels": {OWNER: _owner(os.getpid())},
+            "labels": self._labels(),
         }
-
-
-@contextmanager
-def _engine_errors() -> Iterator[None]:
-    """Whatever the engine or the way to it has: the sandbox is broken."""
-    errors = importlib.import_module("docker.errors")
-    requests = importlib.import_module("requests.exceptions")
-    try:
-        yield
-    except (errors.DockerException, requests.RequestException, OSError) as error:
-        raise SandboxError(f"{type(error).__name__}: {error}"[:500]) from error
-
-
-def _skeleton(client: Any) -> str:
-    """The image of empty folders."""
-    with suppress(importlib.import_module("docker.errors").ImageNotFound):
-        client.images.get(SKELETON)
-        return SKELETON
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as archive:
-        for name in EMPTY:
-            entry = tarfile.TarInfo(name)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if name in ("tmp", "testbed") else 0o755
-            archive.addfile(entry)
-        for name, target in LINKS.items():
-            entry = tarfile.TarInfo(name)
-            entry.type, entry.linkname = tarfile.SYMTYPE, target
-            archive.addfile(entry)
-        for name, text in FILES.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(text)
-            archive.addfile(entry, io.BytesIO(text.encode()))
-    client.api.import_image_from_data(data.getvalue(), repository=SKELETON)  # podman ignores a tag of its own
-    return SKELETON
 
 
 def _owner(pid: int) -> str:

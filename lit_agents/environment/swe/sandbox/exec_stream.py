@@ -13,7 +13,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from threading import Thread
 from urllib.parse import urlsplit
 
@@ -44,24 +44,30 @@ class ExecStream:
             f"POST /exec/{exec_id}/start HTTP/1.1\r\nHost: engine\r\nContent-Type: application/json\r\n"
             f"Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        self._received = bytearray()
         try:
-            self._socket = _connected(url)
-            self._socket.sendall(request.encode() + body)
-            while b"\r\n\r\n" not in self._received:
-                piece = self._socket.recv(PIECE)
-                if not piece:
-                    raise SandboxError("the engine hung up")
-                self._received += piece
+            self._socket = connected(url)
+            with ExitStack() as on_error:
+                on_error.enter_context(self._socket)
+                self._socket.sendall(request.encode() + body)
+                self._received = self._first_output()
+                on_error.pop_all()
         except OSError as error:
             raise SandboxError(f"the engine at {url} does not answer ({error})") from error
-        head, _, rest = bytes(self._received).partition(b"\r\n\r\n")
+
+    def _first_output(self) -> bytearray:
+        """Read the answer's headers; what came with them."""
+        received = bytearray()
+        while b"\r\n\r\n" not in received:
+            piece = self._socket.recv(PIECE)
+            if not piece:
+                raise SandboxError("the engine hung up")
+            received += piece
+        head, _, rest = bytes(received).partition(b"\r\n\r\n")
         if head.split()[1] not in (b"101", b"200"):
-            self._socket.close()
             raise SandboxError(
                 f"the engine refuses: {head.splitlines()[0].decode()} {rest[:200].decode(errors='replace')}"
             )
-        self._received = bytearray(rest)  # what came with the headers
+        return bytearray(rest)
 
     def converse(self, stdin: bytes, timeout: float, sink: Capture, kill: Callable[[], None]) -> bool:
         """Feed the program and read it to its end; False if it was killed at the deadline.
@@ -129,11 +135,20 @@ class ExecStream:
             self._socket.shutdown(socket.SHUT_WR)
 
 
-def _connected(url: str) -> socket.socket:
+def connected(url: str) -> socket.socket:
+    """A connection to an engine.
+
+    Raises:
+        OSError: nobody answers there.
+    """
     parts = urlsplit(url)
     if parts.scheme != "unix":
         return socket.create_connection((parts.hostname or "localhost", parts.port or 2375), GRACE)
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(GRACE)
-    connection.connect(parts.path)
+    try:
+        connection.connect(parts.path)
+    except OSError:
+        connection.close()
+        raise
     return connection
