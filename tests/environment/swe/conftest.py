@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,9 @@ from lit_agents.environment.swe.sandbox.base import Allowance, Runtime, Sandbox
 from lit_agents.environment.swe.sandbox.bubblewrap import BubblewrapSandbox
 from lit_agents.environment.swe.sandbox.engine import DockerSandbox
 from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
+from lit_agents.types import Task
 from tests.environment.swe.engines import Engine
+from tests.environment.swe.little import COUNT, little_package, world
 
 SMALL = Allowance(memory=256 << 20, processes=48, cpus=0.5, file_size=32 << 20)
 PYTHON = Runtime(shown=(sys.base_prefix,), path=(f"{sys.base_prefix}/bin",), variables={"GREETING": "from {work}"})
@@ -44,3 +47,21 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     with made:
         made.open(PYTHON)
         yield made
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("swe")
+
+
+@pytest.fixture(scope="session")
+def little(home: Path) -> str:
+    little_package(home / "other")
+    (home / "other" / "README").write_text("another one, for training")
+    return str(little_package(home / "little"))
+
+
+@pytest.fixture(scope="session")
+def tasks(home: Path, little: str) -> list[Task]:
+    """Made without protection; what is in them does not depend on the sandbox."""
+    return world(home, little).tasks("generated", "test", COUNT)

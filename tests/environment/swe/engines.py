@@ -71,3 +71,6 @@ class Engine:
         assert self._process
         self._process.terminate()
         self._process.wait(PATIENCE)
+        for line in reversed(Path("/proc/mounts").read_text().splitlines()):
+            if line.split()[1].startswith(f"{self.folder}/"):  # one that was killed has left them
+                subprocess.run(["umount", "--lazy", line.split()[1]], check=False)

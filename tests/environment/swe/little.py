@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lit_agents.environment.swe import SweGym
+from lit_agents.environment.swe.sandbox.base import Sandbox
+from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
+
+COUNT = 6
+"""Tasks of it."""
+
 SOURCE = '''"""Little things."""
 
 
@@ -58,3 +65,9 @@ def little_package(folder: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     return folder
+
+
+def world(home: Path, little: str, sandbox: Sandbox | None = None, **settings) -> SweGym:
+    """With the little package to be tested on, and another one for training."""
+    packages = {"train": [f"{home}/other"], "test": [little]}
+    return SweGym(str(home), sandbox or SubprocessSandbox(), packages, workers=2, **settings)

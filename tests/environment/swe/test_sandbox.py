@@ -15,9 +15,11 @@ import pytest
 
 from lit_agents.environment.swe.sandbox.base import Allowance, Guarantee, Runtime, Sandbox, SandboxError
 from lit_agents.environment.swe.sandbox.bubblewrap import BubblewrapSandbox
+from lit_agents.environment.swe.sandbox.engine import DockerSandbox
 from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
 from lit_agents.environment.swe.tree import File, packed, unpacked
 from tests.environment.swe.conftest import PYTHON, SMALL
+from tests.environment.swe.traces import left, traces
 
 FILES = {
     "a.txt": File(b"hello\n"),
@@ -280,41 +282,22 @@ sandbox.run("sleep 300.125", 300)
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, None], ids=["kill", "interrupt", "close"])
 def test_nothing_is_left_when_its_owner_ends(sandbox: Sandbox, end: signal.Signals | None):
-    before = traces(sandbox)
+    url = sandbox.url if isinstance(sandbox, DockerSandbox) else ""
+    before = traces(url)
     if end is None:
         with sandbox.copy() as other:
             other.open(Runtime())
             assert said(other, "sleep 300.125 & echo ready") == "ready\n"
-            assert traces(sandbox) - before
+            assert traces(url) - before
     else:
         command = [sys.executable, "-c", OWNER, pickle.dumps(sandbox.copy()).hex()]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as owner:
             assert owner.stdout and owner.stdout.readline() == "ready\n"
             time.sleep(0.2)
-            assert traces(sandbox) - before
+            assert traces(url) - before
             owner.send_signal(end)
             owner.wait(20)
-    until = time.monotonic() + 15
-    while traces(sandbox) - before and time.monotonic() < until:
-        time.sleep(0.05)
-    assert traces(sandbox) - before == set()
-
-
-def traces(sandbox: Sandbox) -> set[str]:
-    """Folders, control groups, mounts, processes and containers of sandboxes on this machine."""
-    found = {str(path) for path in Path("/tmp").glob("lit_agents-*")}
-    for pattern in ("lit_agents-*", "*/lit_agents-*"):  # of the second and of the first version
-        found |= {str(path) for path in Path("/sys/fs/cgroup").glob(pattern)}
-    found |= {line for line in Path("/proc/mounts").read_text().splitlines() if "lit_agents-" in line}
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"300.125" in words or any(word.endswith(b"janitor.py") for word in words):
-            found.add(f"process {path.parent.name}")
-    client = getattr(sandbox, "_client", None)
-    return found | ({f"container {c.id}" for c in client.containers.list(all=True)} if client else set())
+    assert left(before, url) == set()
 
 
 def test_without_control_groups_a_bubble_promises_less(monkeypatch: pytest.MonkeyPatch):

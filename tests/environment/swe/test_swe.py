@@ -18,31 +18,7 @@ from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
 from lit_agents.environment.swe.written_tests import RecordedCalls
 from lit_agents.errors import BadInput
 from lit_agents.types import Task
-from tests.environment.swe.little import little_package
-
-COUNT = 6
-
-
-@pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("swe")
-
-
-@pytest.fixture(scope="session")
-def little(home: Path) -> str:
-    little_package(home / "other")
-    (home / "other" / "README").write_text("another one, for training")
-    return str(little_package(home / "little"))
-
-
-def world(home: Path, little: str, **settings) -> SweGym:
-    packages = {"train": [f"{home}/other"], "test": [little]}
-    return SweGym(str(home), SubprocessSandbox(), packages, workers=2, **settings)
-
-
-@pytest.fixture(scope="session")
-def tasks(home: Path, little: str) -> list[Task]:
-    return world(home, little).tasks("generated", "test", COUNT)
+from tests.environment.swe.little import COUNT, world
 
 
 @pytest.fixture

@@ -199,7 +199,8 @@ class Sandbox(ABC):
             SandboxError: that did not work.
         """
         self.kill()
-        emptied = f"chmod -R u+rwX {self.FOLDERS} 2>/dev/null; find {self.FOLDERS} -mindepth 1 -delete"
+        own = f'find {self.FOLDERS} -xdev -mindepth 1 -user "$(id -u)"'  # folders of the host may be shown below /tmp
+        emptied = f"{own} -type d ! -perm -700 -exec chmod u+rwx {{}} \\;; {own} -delete"
         self._succeed(f"{emptied} && tar -xf -", archive, "the work folder could not be set up")
 
     def put(self, archive: bytes) -> None:
