@@ -15,9 +15,6 @@ BUBBLEWRAP, ENGINE = f"{HERE}/sandbox/bubblewrap.py", f"{HERE}/sandbox/engine.py
 
 REPAIR_FAULTS = [
     Fault(
-        "let bubblewrap keep the host's environment", BUBBLEWRAP, "env=bare,", "env=None,", BUBBLE
-    ),
-    Fault(
         "leave the network to a bubble",
         f"{HERE}/sandbox/bubblewrap.py",
         "--unshare-all",
@@ -36,7 +33,7 @@ REPAIR_FAULTS = [
         f"{HERE}/sandbox/bubblewrap.py",
         '"--clearenv", "--as-pid-1"',
         '"--clearenv"',
-        (SANDBOX, "-k", "BubblewrapSandbox and (no_output or takes_too_long or child_in)"),
+        BUBBLE,
     ),
     Fault(
         "put a bubble in no control group",
@@ -71,7 +68,7 @@ REPAIR_FAULTS = [
         f"{HERE}/sandbox/exec_stream.py",
         "return bytearray(rest)",
         "return bytearray()",
-        CONTAINER,
+        ("tests/environment/swe/test_exec_stream.py",),
     ),
     Fault("tell the janitor nothing", f"{HERE}/sandbox/janitor.py", "there[kind, name] = None", "pass", OWNER),
     Fault(

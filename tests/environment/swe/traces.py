@@ -26,7 +26,9 @@ def traces(url: str = "") -> set[str]:
             found.add(f"process {path.parent.name}")
     if url:
         with closing(importlib.import_module("docker").DockerClient(base_url=url, timeout=20)) as client:
-            found |= {f"container {container.id}" for container in client.containers.list(all=True, ignore_removed=True)}
+            found |= {
+                f"container {container.id}" for container in client.containers.list(all=True, ignore_removed=True)
+            }
     return found
 
 

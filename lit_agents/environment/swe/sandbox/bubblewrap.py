@@ -115,10 +115,7 @@ class BubblewrapSandbox(Sandbox):
         kills = self._cgroup.kills if self._cgroup else 0
         # what goes wrong before the program is said on its own error output, which is that of the program, too
         command = self._command(argv, variables)
-        bare = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}  # in there, bubblewrap's own environment can be read
-        process = subprocess.Popen(
-            command, env=bare, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         in_time = finished(process, stdin, timeout, sink, lambda: _end(process))
         killed = (self._cgroup.kills if self._cgroup else 0) > kills
         return Ended(status(process.returncode) if in_time else KILLED, not in_time, killed)
@@ -142,6 +139,7 @@ class BubblewrapSandbox(Sandbox):
         for folder, place in shown:
             bubble += ["--ro-bind", place if as_root else folder, folder]
         bubble += ["--bind", str(self._home / "job"), WORK, "--remount-ro", "/"]
+        # without the last one a bubblewrap would be in there, and with it the host's environment
         bubble += ["--chdir", WORK, "--clearenv", "--as-pid-1"]
         for name, value in variables.items():
             bubble += ["--setenv", name, value]
