@@ -27,7 +27,9 @@ from lit_agents.algorithm.module import AgentModule
 from lit_agents.callbacks.early_warning import Watch
 from lit_agents.errors import BadInput, printable
 from lit_agents.refusal import refusal, wrapped
+from lit_agents.rollout.budget import Budget
 from lit_agents.rollout.datamodule import RolloutDataModule
+from lit_agents.rollout.elsewhere import Elsewhere
 from lit_agents.whole_files import written_beside
 
 INTERRUPTED = 130
@@ -38,8 +40,8 @@ INTERRUPTED = 130
 class SupervisedStage:
     """Imitation of the environment's expert before RL."""
 
-    demonstrations: int = 60
-    """Expert episodes, on tasks no other stage uses."""
+    demonstrations: int | None = None
+    """Expert episodes, on tasks no other stage uses; null for as many as the budget buys."""
     epochs: int = 3
     """Passes over them."""
     minibatches: int = 8
@@ -50,10 +52,9 @@ class SupervisedStage:
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
         for name in ("demonstrations", "epochs", "minibatches"):
-            if getattr(self, name) < 1:
-                reason = f"{getattr(self, name)} is below 1."
-                raise BadInput(f"sft.{name}", reason, "Set sft to null for no such stage.")
-        if self.minibatches > self.demonstrations:
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise BadInput(f"sft.{name}", f"{value} is below 1.", "Set sft to null for no such stage.")
+        if self.demonstrations and self.minibatches > self.demonstrations:
             reason = f"{self.minibatches} minibatches cannot each hold one of {self.demonstrations} demonstrations."
             raise BadInput("sft.minibatches", reason, "Lower it, or raise sft.demonstrations.")
 
@@ -109,6 +110,12 @@ class AgentCLI(LightningCLI):
         """Besides model, data and trainer."""
         parser.add_argument("--name", type=str, default="run", help="what run folders are called: runs/<name>-<number>")
         parser.add_argument("--sft", type=SupervisedStage | None, default=None, help="supervised stage before RL")
+        spending = (
+            "what both stages may cost; it decides sft.demonstrations and trainer.max_epochs, which are then null"
+        )
+        parser.add_argument("--budget", type=Budget | None, default=None, help=spending)
+        elsewhere = "more places where every stage is measured, by name"
+        parser.add_argument("--elsewhere", type=dict[str, Elsewhere], default={}, help=elsewhere)
         start = (
             "a .ckpt of another run, e.g. of SFT alone: its weights are what is begun with, its costs are in the ledger"
         )

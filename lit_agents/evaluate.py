@@ -51,23 +51,23 @@ class EvaluateCLI(AgentCLI):
 
 
 def measure(
-    data: RolloutDataModule, module: AgentModule, player: Player, samples: int = 1
+    data: RolloutDataModule, module: AgentModule, player: Player, samples: int = 1, split: str = "test"
 ) -> tuple[Result, list[Episode], list[TurnRewards]]:
-    """Play every test task, with the evaluation's sampling and random numbers that depend on the seed alone.
+    """Play every test task, or those of another split, with the evaluation's sampling and random numbers of the seed alone.
 
     Every process of a run plays them all, with the same result.
     """
-    tasks = data.split("test")
+    tasks = data.split(split)
     data.engine.refresh()
     episodes = data.open(module.policy).evaluate(tasks, player, data.evaluation, data.seed, data.on_progress, samples)
     data.engine.rest()
     rewards = [data.reward(e) for e in episodes if not e.stop.is_failure]
-    return Result.of(episodes, rewards, conditions_of(data)), episodes, rewards
+    return Result.of(episodes, rewards, conditions_of(data, split)), episodes, rewards
 
 
-def conditions_of(data: RolloutDataModule) -> Conditions:
-    """What a result on the test tasks depends on."""
-    return Conditions.of(data.environment, data.tasks, data.split("test"), data.limits, data.evaluation, data.seed)
+def conditions_of(data: RolloutDataModule, split: str = "test") -> Conditions:
+    """What a result on the tasks of a split depends on."""
+    return Conditions.of(data.environment, data.tasks, data.split(split), data.limits, data.evaluation, data.seed)
 
 
 def policy_player(data: RolloutDataModule, module: AgentModule, steps: int) -> Player:

@@ -15,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -26,6 +25,7 @@ from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.sft import SFT
 from lit_agents.callbacks.early_warning import EarlyWarning
 from lit_agents.callbacks.kept_weights import KeptWeights
+from lit_agents.callbacks.last_validated import LastValidated
 from lit_agents.callbacks.memory import MemoryPreflight
 from lit_agents.callbacks.progress import Bar, TerminalProgress
 from lit_agents.callbacks.recorder import EpisodeRecorder, mark_in
@@ -35,7 +35,9 @@ from lit_agents.errors import BadInput
 from lit_agents.evaluate import checkpoint_of, measure, policy_player
 from lit_agents.evaluation.report import draw_curve, print_table
 from lit_agents.evaluation.result import Result
+from lit_agents.planning import RunPlan, planned
 from lit_agents.rollout.datamodule import RolloutDataModule
+from lit_agents.rollout.elsewhere import Elsewhere
 from lit_agents.run_folder import Mark, RunFolder, is_first
 
 STAGES = ("base", "sft", "rl")
@@ -61,6 +63,7 @@ class Run:
     """One run of one configuration, stage after stage."""
 
     cli: FitCLI
+    plan: RunPlan
     folder: RunFolder
     checkpoint: Path | None
     """Where to go on; None begins."""
@@ -70,31 +73,43 @@ class Run:
     """How long the files were when a result was written."""
     cut: Mark | None = None
     """Where the files are cut before the run goes on; None for a run that begins."""
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     bar: Bar = field(default_factory=Bar)
     start: dict[str, Any] | None = None
     """Another run's checkpoint, to begin with."""
     warnings: list[str] = field(default_factory=list)
     """What was said of the stage in which the policy plays."""
+    elsewhere: dict[str, dict[str, Result]] = field(default_factory=dict)
+    """By stage, then by the name of the place."""
 
     def go(self) -> dict[str, Result]:
         """All stages; those that are inside the checkpoint are skipped."""
-        data, module, sft = self.cli.datamodule, self.cli.model, self.cli.value("sft")
-        data.on_progress = self.bar.show
+        data, module, plan = self.cli.datamodule, self.cli.model, self.plan
+        data.on_progress, data.plan, data.budget = self.bar.show, plan.spending, self.cli.value("budget")
         module.policy.load()
-        module.policy.to(self.device)  # the engine makes its caches where the weights are
+        module.policy.to(self.plan.device)  # the engine makes its caches where the weights are
         if self.start:
             module.restore(self.start)
             data.ledger.go_on_from(self.start[type(data).__qualname__]["ledger"], first=is_first())
         data.open(module.policy)
         self.test("base", module, 0)
-        if sft and not module.demonstrated:
-            self.supervise(sft, data, module)
+        if plan.supervised:
+            self.supervise(plan.supervised, data, module)
         if module.demonstrated:
             self.train("sft", module, data)
-        elif self.cli.value("trainer").max_epochs != 0:
-            self.train("rl", module, data)
+        elif plan.iterations != 0:
+            self.train("rl", module, data, max_epochs=plan.iterations)
         return self.results
+
+    def know(self, stages: int) -> None:
+        """The results of the first stages that are in the run folder."""
+        summary = self.folder.read_json("summary.json")
+        success, elsewhere, written = (summary.get(name, {}) for name in ("success", "elsewhere", "written"))
+        known = [name for name in STAGES[:stages] if name in success and name in written]
+        self.results = {name: Result.from_json(success[name]) for name in known}
+        self.marks = {name: Mark(**written[name]) for name in known}
+        self.elsewhere = {
+            name: {place: Result.from_json(found) for place, found in elsewhere.get(name, {}).items()} for name in known
+        }
 
     def supervise(self, stage: SupervisedStage, data: RolloutDataModule, module: AgentModule) -> None:
         """The supervised stage: same policy, same world, same ledger, an optimizer of its own."""
@@ -102,7 +117,7 @@ class Run:
             module.configure_model()
             module.keep_reference()
         imitator = SFT(module.policy, stage.optimizer)
-        demonstrations = data.demonstrations(stage.demonstrations, stage.minibatches)
+        demonstrations = data.demonstrations(self.plan.demonstrations, stage.minibatches)
         changes = {"max_epochs": stage.epochs, "limit_val_batches": 0, "max_steps": -1}
         self.train("sft", imitator, demonstrations, **changes)
 
@@ -119,6 +134,7 @@ class Run:
         watchers.append(TerminalProgress(data, recorder, self.bar, name))
         warning = EarlyWarning(self.cli.value("watch"), lambda: recorder.row)
         watchers += [MemoryPreflight()] if self.cli.value("preflight") else []
+        watchers += [LastValidated()] if data.plan else []
         if changes.get("limit_val_batches") != 0:
             watchers.append(warning)
             watchers.append(best)  # before the one that writes down which is best
@@ -146,13 +162,20 @@ class Run:
         if name in self.results:
             return
         data = self.cli.datamodule
-        module.policy.to(self.device)  # Lightning leaves it on the CPU
-        with data.ledger.clock(f"test/{name}"):
-            self.results[name], episodes, rewards = measure(data, module, policy_player(data, module, steps))
-        self.folder.add_episodes(f"test/{name}", 0, episodes, rewards)
+        module.policy.to(self.plan.device)  # Lightning leaves it on the CPU
+        found: dict[str, Result] = {}
+        for place, other in ({"test": Elsewhere()} | self.cli.value("elsewhere")).items():
+            there = data.elsewhere(other)
+            with data.ledger.clock(f"{place}/{name}"):
+                result, episodes, rewards = measure(
+                    there, module, policy_player(there, module, steps), split=other.split
+                )
+            self.folder.add_episodes(f"{place}/{name}", 0, episodes, rewards)
+            found[place] = result
+        self.results[name], self.elsewhere[name] = found.pop("test"), found
         self.marks[name] = self.folder.mark()
         self.folder.write_json("summary.json", self.summary())
-        self.folder.write_json("ledger.json", data.ledger.total())
+        self.folder.write_json("ledger.json", data.account())
 
     def summary(self) -> dict[str, Any]:
         """What ``summary.json`` holds."""
@@ -164,12 +187,16 @@ class Run:
             "seed": self.cli.datamodule.seed,
             "versions": {"lit_agents": lit_agents.__version__} | {package: version(package) for package in VERSIONS},
             "success": {name: result.as_json() for name, result in self.results.items()},
+            "elsewhere": {
+                name: {place: result.as_json() for place, result in self.elsewhere[name].items()}
+                for name in self.results
+            },
             "warnings": self.warnings,
             "written": {name: asdict(mark) for name, mark in self.marks.items()},
         }
 
 
-def open_run(cli: FitCLI) -> Run:
+def open_run(cli: FitCLI, plan: RunPlan) -> Run:
     """A new run folder, not made yet, or the one a checkpoint lies in.
 
     Raises:
@@ -177,10 +204,10 @@ def open_run(cli: FitCLI) -> Run:
     """
     name, chosen, checkpoint = (cli.value(key) for key in ("name", "run", "ckpt_path"))
     if not checkpoint:
-        run = Run(cli, RunFolder.find(name, chosen), None)
+        run = Run(cli, plan, RunFolder.find(name, chosen), None)
         if is_first():
             return run
-        run.results, run.marks = _known(run.folder, len(STAGES))  # the process that started this one measured the base
+        run.know(len(STAGES))  # the process that started this one measured the base
         return run
     folder, path = RunFolder.reopen(name, chosen, checkpoint)
     at = path.parent.name if path else "base"
@@ -192,46 +219,12 @@ def open_run(cli: FitCLI) -> Run:
         module = cli.model if at == "rl" or cli.model.demonstrated else SFT(cli.model.policy)
         refuse_other(content, module.identity())
         mark = mark_in(content) or mark
-    results, marks = _known(folder, STAGES.index(at))
-    newest, written = _known(folder, STAGES.index(at) + 1)
-    if at in written and written[at] >= mark:  # else the stage went on after it was measured
-        results, marks = newest, written
-    return Run(cli, folder, path, results, marks, max([mark, *marks.values()]))
-
-
-def _known(folder: RunFolder, stages: int) -> tuple[dict[str, Result], dict[str, Mark]]:
-    """The results of the first stages that are in a run folder."""
-    summary = folder.read_json("summary.json")
-    success, written = summary.get("success", {}), summary.get("written", {})
-    known = [name for name in STAGES[:stages] if name in success and name in written]
-    return {n: Result.from_json(success[n]) for n in known}, {n: Mark(**written[n]) for n in known}
-
-
-def check(cli: AgentCLI) -> torch.device:
-    """Refuse what cannot work before anything is made or loaded; the device of this process.
-
-    Raises:
-        BadInput: by the name of the file or flag.
-    """
-    data, module, sft = cli.datamodule, cli.model, cli.value("sft")
-    device, processes = cli.machine()
-    data.schedule.check(module.compares_group, processes, data.limits.context)
-    if module.demonstrated and sft:
-        raise BadInput("sft", "the model is itself the supervised stage.", "Set sft to null.")
-    if sft and sft.demonstrations % processes:
-        raise BadInput("sft.demonstrations", f"cannot be shared by {processes} processes.", "Use a multiple of it.")
-    schedule, count = data.schedule, data.counts["train"]
-    every, epochs = (cli.value("trainer")[key] for key in ("check_val_every_n_epoch", "max_epochs"))
-    if every and epochs and 0 < epochs < every:
-        reason = f"{every} is more than trainer.max_epochs={epochs}, so no checkpoint would be chosen on validation."
-        raise BadInput("trainer.check_val_every_n_epoch", reason, f"Set it to {epochs} or less.")
-    if schedule.tasks > count:
-        reason = f"{schedule.tasks} in every iteration, but there are {count} (data.train_tasks)."
-        raise BadInput("data.schedule.tasks", reason, "Lower it, or raise data.train_tasks.")
-    if module.demonstrated and (schedule.tasks, schedule.group_size) != (count, 1):
-        reason = f"{schedule.tasks} x {schedule.group_size}; demonstrations are collected once, one of each of {count} tasks."
-        raise BadInput("data.schedule.tasks x group_size", reason, "Set tasks to data.train_tasks and group_size to 1.")
-    return device
+    run = Run(cli, plan, folder, path)
+    run.know(STAGES.index(at) + 1)
+    if at in run.marks and run.marks[at] < mark:  # the stage went on after it was measured
+        run.know(STAGES.index(at))
+    run.cut = max([mark, *run.marks.values()])
+    return run
 
 
 @quiet()
@@ -239,13 +232,14 @@ def fit(args: Sequence[str] | None = None) -> Run:
     """The command as a function: trains, and returns the run with its results."""
     begun = time.perf_counter()
     cli = FitCLI(args)
-    data, module, sft = cli.datamodule, cli.model, cli.value("sft")
-    device = check(cli)
-    run = open_run(cli)
-    run.device, run.start = device, checkpoint_of(cli, "start_from")
+    data, module, plan = cli.datamodule, cli.model, planned(cli)
+    run = open_run(cli, plan)
+    run.start = checkpoint_of(cli, "start_from")
     needed = {"sft" if module.demonstrated else "train": None, "validation": None, "test": None}
     try:
-        data.preflight(module.policy.chat, **needed, **({"sft": sft.demonstrations} if sft else {}))
+        data.preflight(module.policy.chat, **needed, **({"sft": plan.demonstrations} if plan.supervised else {}))
+        for other in cli.value("elsewhere").values():
+            data.elsewhere(other).preflight(module.policy.chat, **{other.split: None})
         run.folder.create()
         if run.cut is not None:
             later = STAGES[STAGES.index(run.checkpoint.parent.name) + 1 :] if run.checkpoint else STAGES
@@ -266,6 +260,9 @@ def fit(args: Sequence[str] | None = None) -> Run:
     if is_first():
         minutes = (time.perf_counter() - begun) / 60
         print_table(f"{next(iter(run.results.values())).conditions.sentence}, {minutes:.1f} min", run.results)
+        for place in cli.value("elsewhere"):
+            there = {name: found[place] for name, found in run.elsewhere.items() if place in found}
+            print_table(f"{place}: {next(iter(there.values())).conditions.sentence}", there)
         drawn = draw_curve(run.folder.path / "metrics.csv", run.folder.path / "curve.png", run.results)
         print(f"run folder: {run.folder.path}" + ("" if drawn else " (no curve: nothing was trained)"))
     return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.fault import Fault as Fault
 from tests.repair_faults import REPAIR_FAULTS
+from tests.study_faults import STUDY_FAULTS
 
 ADVANTAGES, LOSSES = ("tests/algorithm/test_advantages.py",), ("tests/algorithm/test_losses.py",)
 ACCUMULATE = ("tests/algorithm/test_accumulate.py",)
@@ -340,4 +341,5 @@ FAULTS = [
           "AutoConfig.from_pretrained(folder, trust_remote_code=False)",
           "AutoConfig.from_pretrained(folder, trust_remote_code=True)", HOSTILE),
     *REPAIR_FAULTS,
+    *STUDY_FAULTS,
 ]  # fmt: skip

@@ -104,7 +104,7 @@ REPAIR_FAULTS = [
         f"{HERE}/results.py",
         'good.get(short, True) and verdict == "passed"',
         'good.get(short, False) or verdict == "passed"',
-        (*REPAIR, "-k", "fix_wins or named"),
+        (*REPAIR, "-k", "cut_name"),
     ),
     Fault(
         "count a skipped test as passed",
@@ -125,7 +125,7 @@ REPAIR_FAULTS = [
         f"{HERE}/commands.py",
         "if len(blocks) > 1:",
         "if len(blocks) > 9:",
-        REPAIR,
+        (*REPAIR, "-k", "commands_and_tools or one_command"),
     ),
     Fault("show the tests a row is graded with", f"{HERE}/verify.py", "start={},", "start=tests,", ROWS),
     Fault("believe a row's list of what passes", f"{HERE}/verify.py", "& before.passed & after.passed", "", ROWS),

@@ -92,7 +92,7 @@ class EpisodeRecorder(Checkpoint):
         self._folder.metrics.add(self._stage, trainer.current_epoch + 1, trainer.global_step, self.row)
         ledger = self._data.ledger
         ledger.seconds[self._stage] = ledger.seconds.get(self._stage, 0.0) + seconds
-        self._folder.write_json("ledger.json", ledger.total())
+        self._folder.write_json("ledger.json", self._data.account())
         self._begun, self._tokens = time.perf_counter(), self._tokens_computed()
 
     def _tokens_computed(self) -> int:

@@ -8,6 +8,7 @@ with every Trainer default, in one process and in many.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ from lit_agents.policy.sampling import Sampling
 from lit_agents.reward.base import Reward
 from lit_agents.reward.outcome import Outcome
 from lit_agents.rollout.batch import batches
+from lit_agents.rollout.budget import Budget, Plan
+from lit_agents.rollout.elsewhere import Elsewhere
 from lit_agents.rollout.iteration import Iteration, Recruiter, credited
 from lit_agents.rollout.ledger import Ledger
 from lit_agents.rollout.limits import Limits
@@ -84,6 +87,8 @@ class RolloutDataModule(LightningDataModule):
         self.stage: Stage | None = None
         self.on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
         self.numbers: dict[str, float] = {}
+        self.budget: Budget | None = None
+        self.plan: Plan | None = None
         self._sampler: TaskSampler | None = None
 
     # tasks
@@ -112,7 +117,20 @@ class RolloutDataModule(LightningDataModule):
             schedule, self.limits, self.sampling, self.evaluation, self.engine, self.seed,
         )  # fmt: skip
         other.ledger, other.stage, other.on_progress = self.ledger, self.stage, self.on_progress
+        other.budget = self.budget
         return other
+
+    def elsewhere(self, other: Elsewhere) -> RolloutDataModule:
+        """The same world for a measurement on other tasks, or with another number of turns."""
+        counts = self.counts | ({other.split: other.count} if other.count else {})
+        made = RolloutDataModule(
+            self.environment, other.tasks or self.tasks, self.reward, counts["train"], counts["validation"], counts["test"],
+            self.schedule, replace(self.limits, turns=other.turns or self.limits.turns), self.sampling, self.evaluation,
+            self.engine, self.seed,
+        )  # fmt: skip
+        made.ledger, made.on_progress = self.ledger, self.on_progress
+        made.stage = self.stage and self.stage.within(made.limits)
+        return made
 
     # Lightning
 
@@ -186,6 +204,11 @@ class RolloutDataModule(LightningDataModule):
         self.iteration = state_dict["iteration"]
         self.ledger.go_on_from(state_dict["ledger"], first=self.trainer is None or self.trainer.is_global_zero)
 
+    def account(self) -> dict[str, Any]:
+        """What ``ledger.json`` holds: everything that was spent, and how that stands to the budget."""
+        total = self.ledger.total()
+        return total | ({"budget": self.budget.account(total)} if self.budget else {})
+
     # one iteration
 
     def _batches(self) -> Iterator[Minibatch]:
@@ -217,16 +240,20 @@ class RolloutDataModule(LightningDataModule):
     def _collect(self) -> Iteration:
         assert self.trainer is not None and self.stage is not None and self._sampler is not None
         part = "demonstrating" if self.module.demonstrated else "collecting"
+        tasks = self.plan.tasks_in(self.iteration) if self.plan else self.schedule.tasks
         with self.ledger.clock(part):
             self.engine.refresh()
             recruiter = Recruiter(
-                self._sampler, self.schedule, self._play, self.reward, self.module.compares_group,
+                self._sampler, replace(self.schedule, tasks=tasks), self._play, self.reward, self.module.compares_group,
                 self.trainer.global_rank, self.trainer.world_size,
             )  # fmt: skip
             found = recruiter.recruit(self.seed, 0 if self.module.demonstrated else self.iteration)
             self.engine.rest()
         if not (self.module.demonstrated and self.iteration):  # a resumed stage plays its demonstrations again
             self.ledger.charge([*found.played, *found.failures], self.module.demonstrated)
+        if self.trainer.is_global_zero and not self.module.demonstrated:  # the tasks are those of all ranks
+            before = self._sampler.distinct(self.iteration, 0)
+            self.ledger.games += self._sampler.distinct(self.iteration, tasks) - before
         return found
 
     def _play(self, jobs: Sequence[Any]) -> list[Episode]:

@@ -118,7 +118,8 @@ class Recruiter:
         found = Iteration((), ())
         spare: list[tuple[EpisodeGroup, tuple[TurnRewards, ...]]] = []
         for round_ in range(self.schedule.resample_rounds + 1):
-            tasks = self.sampler.take(iteration, round_)[self.rank :: self.ranks][: share - len(found.groups)]
+            drawn = self.sampler.take(iteration, round_, self.schedule.tasks)
+            tasks = drawn[self.rank :: self.ranks][: share - len(found.groups)]
             attempts, failures = self._attempt(tasks, (seed, iteration, round_))
             played = found.groups_played + len(tasks)
             found = replace(found, failures=found.failures + failures, groups_played=played)

@@ -20,6 +20,8 @@ class Ledger:
     """Expert episodes collected for the supervised stage."""
     episodes: int = 0
     """Episodes the policy played for training, failed ones not counted."""
+    games: int = 0
+    """Distinct training tasks of these episodes; those that only replaced groups without signal are left out."""
     failed_episodes: int = 0
     """Episodes the environment broke; nobody is charged for them."""
     turns: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 
 from lit_agents.environment.base import TextEnvironment
 from lit_agents.environment.pool import EnvPool
@@ -65,6 +66,12 @@ class Stage:
             key = ("evaluation", seed, task.family, task.split, task.id)
             jobs += [Job(task, member, (*key, member) if member else key) for member in range(samples)]
         return self.play(jobs, player, sampling.max_tokens, progress)
+
+    def within(self, limits: Limits) -> Stage:
+        """The same world and engine with another number of turns."""
+        other = copy(self)
+        other._limits = limits
+        return other
 
     def close(self) -> None:
         """End every environment process."""

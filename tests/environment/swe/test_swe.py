@@ -13,6 +13,7 @@ from lit_agents.environment.pool import EnvPool, Failure
 from lit_agents.environment.swe import SweGym
 from lit_agents.environment.swe.commands import observed, parsed
 from lit_agents.environment.swe.problem import Problem
+from lit_agents.environment.swe.results import Ran
 from lit_agents.environment.swe.sandbox.base import Completed
 from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
 from lit_agents.environment.swe.written_tests import RecordedCalls
@@ -61,6 +62,11 @@ def test_a_test_that_fails_is_named_as_pytest_names_it_up_to_a_space(home: Path,
     assert ids == {f"tests/test_core.py::{name}" for name in names}  # the one that is skipped counts nowhere
     for problem in problems:
         assert not set(problem.fail_to_pass) & set(problem.pass_to_pass) and problem.fail_to_pass
+
+
+def test_a_cut_name_that_stands_for_several_tests_needs_all_of_them():
+    verdicts = {"t[a b]": "failed", "t[a c]": "passed", "u[a b]": "passed", "u[a c]": "passed", "v": "skipped"}
+    assert Ran(verdicts, Completed(1, b""), 0.1).passed == {"u[a"}
 
 
 def fix(problem: Problem) -> str:

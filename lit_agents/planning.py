@@ -1,0 +1,100 @@
+"""What a run will do, decided and refused before anything is made or loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from lit_agents.cli import AgentCLI, SupervisedStage
+from lit_agents.errors import BadInput
+from lit_agents.rollout.budget import Budget, Plan
+
+TAKEN = ("test", "validation", "sft", "rl")
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The stages of a run."""
+
+    device: torch.device
+    """Of this process."""
+    supervised: SupervisedStage | None
+    """None for no such stage."""
+    demonstrations: int
+    """Of that stage."""
+    iterations: int | None
+    """Of RL; None if the trainer says when it ends."""
+    spending: Plan | None
+    """How RL spends a budget of episodes."""
+
+
+def planned(cli: AgentCLI) -> RunPlan:
+    """Refuse what cannot work; what is left is the plan.
+
+    Raises:
+        BadInput: by the name of the file or flag.
+    """
+    data, module, sft, budget = cli.datamodule, cli.model, cli.value("sft"), cli.value("budget")
+    device, processes = cli.machine()
+    data.schedule.check(module.compares_group, processes, data.limits.context)
+    if module.demonstrated and sft:
+        raise BadInput("sft", "the model is itself the supervised stage.", "Set sft to null.")
+    for place in cli.value("elsewhere"):
+        if place in TAKEN or "/" in place:
+            raise BadInput(f"elsewhere.{place}", "the name is taken, or has a slash.", "Choose another one.")
+    plan = _bought(cli, budget, device, processes) if budget else _given(cli, device)
+    if plan.demonstrations % processes:
+        raise BadInput("sft.demonstrations", f"cannot be shared by {processes} processes.", "Use a multiple of it.")
+    schedule, count = data.schedule, data.counts["train"]
+    most = max([schedule.tasks, plan.spending.last] if plan.spending else [schedule.tasks])
+    if most > count:
+        reason = f"{most} in an iteration, but there are {count} (data.train_tasks)."
+        raise BadInput("data.schedule.tasks", reason, "Lower it, or raise data.train_tasks.")
+    if module.demonstrated and (schedule.tasks, schedule.group_size) != (count, 1):
+        reason = f"{schedule.tasks} x {schedule.group_size}; demonstrations are collected once, one of each of {count} tasks."
+        raise BadInput("data.schedule.tasks x group_size", reason, "Set tasks to data.train_tasks and group_size to 1.")
+    return plan
+
+
+def _given(cli: AgentCLI, device: torch.device) -> RunPlan:
+    """Both stages as the configuration says."""
+    sft = cli.value("sft")
+    if sft and sft.demonstrations is None:
+        raise BadInput("sft.demonstrations", "it is null, and there is no budget.", "Say how many, or set a budget.")
+    every, epochs = (cli.value("trainer")[key] for key in ("check_val_every_n_epoch", "max_epochs"))
+    if every and epochs and 0 < epochs < every:
+        reason = f"{every} is more than trainer.max_epochs={epochs}, so no checkpoint would be chosen on validation."
+        raise BadInput("trainer.check_val_every_n_epoch", reason, f"Set it to {epochs} or less.")
+    return RunPlan(device, sft, sft.demonstrations if sft else 0, epochs, None)
+
+
+def _bought(cli: AgentCLI, budget: Budget, device: torch.device, processes: int) -> RunPlan:
+    """Both stages as the budget pays for them."""
+    sft, schedule, epochs = cli.value("sft"), cli.datamodule.schedule, cli.value("trainer").max_epochs
+    bought = budget.demonstrations
+    if cli.model.demonstrated:
+        reason, way_out = "the model is itself the supervised stage.", "Use an RL algorithm, and sft_share 1."
+        raise BadInput("budget", reason, way_out)
+    if sft and sft.demonstrations is not None:
+        raise BadInput("sft.demonstrations", "the budget says how many.", "Set it to null, or leave out the budget.")
+    if bought and bool(sft) == bool(cli.value("start_from")):
+        reason = f"its {bought} demonstrations need one supervised stage: here (sft), or of another run (start_from)."
+        raise BadInput("budget.sft_share", reason, "Give one of the two, or set the share to 0.")
+    if sft and 0 < bought < sft.minibatches:
+        reason = f"it buys {bought} demonstrations, fewer than sft.minibatches={sft.minibatches}."
+        raise BadInput("budget.sft_share", reason, "Raise it or budget.total, or lower sft.minibatches.")
+    if schedule.resample_rounds:
+        reason = "with a budget nobody could say beforehand how many episodes there will be."
+        raise BadInput("data.schedule.resample_rounds", reason, "Set it to 0, or leave out the budget.")
+    supervised = sft if bought else None
+    if budget.prices.game:
+        games, given = budget.games(), cli.datamodule.counts["train"]
+        if games and (games != given or not epochs):
+            reason = f"the budget pays for {games} games; data.train_tasks is {given}, trainer.max_epochs {epochs}."
+            raise BadInput("budget.prices.game", reason, f"Set data.train_tasks to {games} and max_epochs to a number.")
+        return RunPlan(device, supervised, bought, epochs if games else 0, None)
+    if epochs is not None:
+        raise BadInput("trainer.max_epochs", "the budget says how long RL is.", "Set it to null.")
+    spending = budget.plan(schedule, processes)
+    return RunPlan(device, supervised, bought, spending.iterations, spending)
