@@ -189,9 +189,9 @@ def test_after_a_return_to_the_supervised_stage_the_last_checkpoint_is_not_the_o
 def _before(stop):
     from lit_agents.evaluate import measure
 
-    def interrupted(*args: object):
+    def interrupted(*args: object, **settings: object):
         stop()
-        return measure(*args)
+        return measure(*args, **settings)
 
     return interrupted
 
