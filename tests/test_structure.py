@@ -17,13 +17,13 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Higher may import lower; the pillars do not know each other. A name not listed is a command, on top of everything.
 LAYERS = [
-    {"types", "errors", "paths", "whole_files", "download"},
+    {"types", "errors", "paths", "whole_files", "download", "processes"},
     {"environment", "reward", "policy"},
     {"algorithm", "rollout"},
     {"evaluation", "study"},
 ]
 PILLARS = LAYERS[1]
-OPTIONAL = ("textworld", "alfworld", "docker", "vllm", "wandb", "optuna")
+OPTIONAL = ("textworld", "alfworld", "docker", "vllm", "wandb")
 
 
 def part(module: str) -> str:

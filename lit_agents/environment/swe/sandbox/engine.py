@@ -29,6 +29,7 @@ from lit_agents.environment.swe.sandbox.capture import Capture
 from lit_agents.environment.swe.sandbox.exec_stream import ExecStream, connected
 from lit_agents.environment.swe.sandbox.images import engine_errors, published, skeleton, work_folder
 from lit_agents.environment.swe.sandbox.janitor import Janitor
+from lit_agents.processes import identity, is_gone
 
 NOBODY = "65534:65534"
 OWNER = "lit_agents.owner"
@@ -137,7 +138,7 @@ class DockerSandbox(Sandbox):
         return docker.DockerClient(base_url=self.url, timeout=timeout)
 
     def _labels(self) -> dict[str, str]:
-        return {OWNER: _owner(os.getpid())}
+        return {OWNER: identity(os.getpid())}
 
     def _exec(
         self, argv: list[str], variables: Mapping[str, str], stdin: bytes, timeout: float, sink: Capture
@@ -182,20 +183,9 @@ class DockerSandbox(Sandbox):
         }
 
 
-def _owner(pid: int) -> str:
-    """A process of this boot of this machine; empty if there is none."""
-    try:
-        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {pid} {started}"
-    except OSError:
-        return ""
-
-
 def _sweep(client: Any) -> None:
     """Remove the containers of processes that are no more; those of other machines that share the engine are left alone."""
-    boot = _owner(os.getpid()).partition(" ")[0]
     for container in client.containers.list(all=True, filters={"label": OWNER}, ignore_removed=True):
-        owner = str(container.labels.get(OWNER, ""))
-        if boot and owner.startswith(f"{boot} ") and _owner(int(owner.split()[1])) != owner:
+        if is_gone(str(container.labels.get(OWNER, ""))):
             with suppress(importlib.import_module("docker.errors").APIError):
                 container.remove(force=True, v=True)

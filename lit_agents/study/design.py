@@ -1,0 +1,130 @@
+"""A study as its file says it."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+
+from lit_agents.errors import BadInput
+from lit_agents.study.factors import Factor, Level, read_settings
+from lit_agents.study.overlay import Settings, found, merged
+
+Setting = Mapping[str, Level]
+"""A level of every factor."""
+
+
+@dataclass(frozen=True)
+class Wandb:
+    """Every run of the study goes there, in one group that has the study's name."""
+
+    project: str
+    """The project."""
+    entity: str | None = None
+    """Whose it is."""
+    offline: bool = False
+    """Write files to be sent later."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One question: what is varied, over what, and what counts."""
+
+    name: str
+    """What its folder and its entry in the storage are called."""
+    base: list[str]
+    """Configurations of `lit_agents.fit` that every run begins with, later ones over earlier ones."""
+    factors: dict[str, Factor]
+    """What is varied."""
+    settings: Settings = field(default_factory=Settings)
+    """Of every run, over its configuration and over levels that are files; nested as in a configuration."""
+    seeds: list[int] = field(default_factory=lambda: [1])
+    """Every setting is run with each of them; so all settings see the same tasks in the same order."""
+    objectives: list[str] = field(default_factory=lambda: ["test"])
+    """Success at the end of a run, to be maximised: ``test``, or places of ``settings.elsewhere``."""
+    sampler: optuna.samplers.BaseSampler | None = None
+    """Which settings are tried; null for every combination of all levels."""
+    pruner: optuna.pruners.BasePruner | None = None
+    """Which trials are given up early, compared on validation when equally much of the budget is spent."""
+    trials: int | None = None
+    """How many settings a sampler tries."""
+    wandb: Wandb | None = None
+    """Where to log besides."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if not self.factors or not self.seeds or not self.objectives or not self.base:
+            raise BadInput("study", "it needs base, factors, seeds and objectives.", "See sweeps/ for examples.")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise BadInput("seeds", "one is named twice.", "Name each once.")
+        ranges = [name for name, factor in self.factors.items() if factor.choices is None]
+        if self.sampler is None:
+            if ranges:
+                reason = "a range has no list of values that could all be tried."
+                raise BadInput(f"factors.{ranges[0]}", reason, "Give values, or a sampler.")
+            if self.trials or self.pruner:
+                name = "trials" if self.trials else "pruner"
+                raise BadInput(name, "without a sampler every setting is tried to its end.", "Leave it out.")
+        elif not self.trials or self.trials < 1:
+            raise BadInput("trials", "a sampler goes on for ever.", "Say how many settings are tried.")
+        if self.pruner and len(self.objectives) > 1:
+            raise BadInput("pruner", "trials with several objectives cannot be ranked early.", "Leave it out.")
+        if self.sampler is not None and (tested := [name for name in self.objectives if self._is_test(name)]):
+            reason = f"the sampler would choose settings by {tested[0]}, whose tasks are there to test what was chosen."
+            way_out = "Add a place with split: validation to settings.elsewhere, and name it."
+            raise BadInput("objectives", reason, way_out)
+
+    def _is_test(self, objective: str) -> bool:
+        places = self.settings.content.get("elsewhere", {})
+        return objective == "test" or places.get(objective, {}).get("split", "test") == "test"
+
+    def combinations(self) -> Iterator[dict[str, Level]]:
+        """Every setting, if there are no ranges."""
+        listed = [factor.choices or [] for factor in self.factors.values()]
+        for levels in itertools.product(*listed):
+            yield dict(zip(self.factors, levels, strict=True))
+
+    def configuration(self, setting: Setting, seed: int) -> dict[str, Any]:
+        """The configuration of one run: the base, levels that are files, the study's settings, the other levels, the seed.
+
+        Raises:
+            BadInput: a file cannot be read.
+        """
+        files = [n for n, factor in self.factors.items() if factor.is_file(setting[n])]
+        config: dict[str, Any] = {}
+        for path in self.base:
+            config = merged(config, read_settings(path))
+        for name in files:
+            config = merged(config, self.factors[name].settings(setting[name]))
+        config = merged(config, self.settings.content)
+        for name in (n for n in self.factors if n not in files):
+            config = merged(config, self.factors[name].settings(setting[name]))
+        config = merged(config, {"name": self.name, "seed_everything": seed})
+        return merged(config, {"trainer": {"logger": self._logger(setting, seed)}}) if self.wandb else config
+
+    def _logger(self, setting: Setting, seed: int) -> dict[str, Any]:
+        assert self.wandb is not None
+        title = ", ".join([*(f"{name} {level}" for name, level in setting.items()), f"seed {seed}"])
+        init = {"project": self.wandb.project, "entity": self.wandb.entity, "offline": self.wandb.offline}
+        init |= {"group": self.name, "name": title, "save_dir": "wandb"}
+        return {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": init}
+
+    @property
+    def total(self) -> float | None:
+        """Units that each run may spend; None without a budget in ``settings``."""
+        try:
+            return float(found(self.settings.content, "budget.total"))
+        except (KeyError, TypeError):
+            return None
+
+    def identity(self) -> str:
+        """Changes with whatever its results depend on; more trials or seeds are the same study."""
+        factors = {name: vars(factor) for name, factor in self.factors.items()}
+        base = [read_settings(path) for path in self.base]
+        content = {"base": base, "factors": factors, "settings": self.settings, "objectives": self.objectives}
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]

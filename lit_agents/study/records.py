@@ -1,0 +1,80 @@
+"""What a finished run says of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_agents.errors import BadInput
+from lit_agents.evaluation.result import Result
+from lit_agents.study.runs import Done
+
+TEST = "test"
+"""Where every run is measured; other places have names of their own."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run, the supervised stage it shares with others included."""
+
+    folder: Path
+    seed: int
+    stages: Mapping[str, Mapping[str, Result]]
+    """By stage (``base``, ``sft``, ``rl``), then by place."""
+    ledger: Mapping[str, Any]
+    """`lit_agents.rollout.datamodule.RolloutDataModule.account`."""
+
+    @property
+    def last(self) -> str:
+        """The stage that counts."""
+        return list(self.stages)[-1]
+
+    def result(self, place: str, stage: str | None = None) -> Result:
+        """At the end of the run, or after another stage of it.
+
+        Raises:
+            BadInput: it was not measured there.
+        """
+        places = self.stages[stage or self.last]
+        if place not in places:
+            reason = f"it was measured in {', '.join(places)}."
+            raise BadInput(f"objectives ({place})", reason, "Name one of them, or add a place to settings.elsewhere.")
+        return places[place]
+
+    @staticmethod
+    def of(done: Done) -> Record:
+        """Read its folder.
+
+        Raises:
+            BadInput: a file of it is not whole.
+        """
+        summary, stages = _read(done.folder / "summary.json"), _stages(done.folder)
+        if done.start is not None:  # its base is what the other run's supervised stage came to
+            before = _stages(done.start)
+            stages = {"base": before["base"], "sft": before["sft"], **{n: s for n, s in stages.items() if n != "base"}}
+        return Record(done.folder, int(summary["seed"]), stages, _read(done.folder / "ledger.json"))
+
+
+def _stages(folder: Path) -> dict[str, dict[str, Result]]:
+    summary = _read(folder / "summary.json")
+    try:
+        elsewhere = summary.get("elsewhere", {})
+        return {
+            stage: {place: Result.from_json(r) for place, r in ({TEST: found} | elsewhere.get(stage, {})).items()}
+            for stage, found in summary["success"].items()
+        }
+    except (KeyError, TypeError) as error:
+        reason = f"it is no summary of a run ({type(error).__name__}: {error})."
+        raise BadInput(str(folder / "summary.json"), reason, "Delete the folder; the run is made again.") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            str(path), f"it cannot be read ({error}).", "Delete the folder; the run is made again."
+        ) from error

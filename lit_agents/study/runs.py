@@ -1,0 +1,216 @@
+"""Runs of `lit_agents.fit`, each in a folder that its resolved configuration names, so that none is made twice.
+
+A supervised stage that several runs would begin with is a run of its own, made once; see `shared_stage`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import yaml
+from filelock import FileLock
+
+from lit_agents.errors import BadInput
+from lit_agents.study.overlay import Overlay, disagreements, merged
+from lit_agents.study.room import Room
+from lit_agents.study.supervised import shared_stage, stage_digest
+from lit_agents.whole_files import write_whole
+
+LAUNCH = """
+import ctypes, os, runpy, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # nobody is there to go on with it when its starter was killed
+if os.getppid() == int(sys.argv.pop(1)):
+    runpy.run_module("lit_agents.fit", run_name="__main__")
+"""
+POLL = 1.0
+"""Seconds between two looks at a run that is watched."""
+GRACE = 60.0
+"""Seconds that a run has to end when it was told to."""
+UNNAMED = ("name",)
+"""Settings that are no part of what a run is."""
+
+Row = dict[str, str]
+Watch = Callable[[Path], bool]
+"""Given the folder of a run that is under way: whether to give it up."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What `lit_agents.fit` would do."""
+
+    config: dict[str, Any]
+    """As in ``config.yaml``."""
+    demonstrations: int
+    """Of its supervised stage; 0 for none."""
+    stages: tuple[str, ...]
+    """Those it will have been measured after."""
+
+    @property
+    def digest(self) -> str:
+        """Names its folder; where it logs is no part of it."""
+        config = {name: value for name, value in self.config.items() if name not in UNNAMED}
+        config["trainer"] = {name: value for name, value in config["trainer"].items() if name != "logger"}
+        return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+Resolve = Callable[[Sequence[str]], Resolved]
+"""From the arguments of the command; raises BadInput."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished run."""
+
+    folder: Path
+    start: Path | None
+    """The run it began with."""
+    resolved: Resolved
+    """As it was proposed, its supervised stage included."""
+
+
+class RunFailed(RuntimeError):
+    """A run ended with an error; what it said last."""
+
+
+class GivenUp(Exception):
+    """A run was stopped by who watched it."""
+
+
+class Runs:
+    """Makes runs in a folder.
+
+    Args:
+        home: of the study.
+        resolve: what `lit_agents.fit` makes of its arguments.
+        room: how many runs fit beside each other.
+    """
+
+    def __init__(self, home: Path, resolve: Resolve, room: Room) -> None:
+        self._home, self._resolve, self._room = home, resolve, room
+        self._parsing = Lock()
+
+    def resolved(self, config: Overlay) -> Resolved:
+        """What a run with these settings would be.
+
+        Raises:
+            BadInput: it cannot be.
+            RuntimeError: the parser made something else of the settings.
+        """
+        with self._parsing:
+            found = self._resolve(self._arguments(config))
+        if wrong := disagreements(config, found.config):
+            raise RuntimeError(f"a run would not have the settings that were proposed: {'; '.join(wrong)}")
+        return found
+
+    def finished(self, config: Overlay, watch: Watch | None = None) -> Done:
+        """The run with these settings, made or gone on with if it is not there.
+
+        Raises:
+            BadInput: it cannot be.
+            RunFailed: it ended with an error.
+            GivenUp: the watch said so.
+        """
+        resolved = self.resolved(config)
+        stage = shared_stage(resolved.config, resolved.demonstrations) if resolved.stages[-1] == "rl" else None
+        start: Path | None = None
+        with_start = config
+        if stage is not None:
+            start = self._home / "sft" / stage_digest(resolved.config, resolved.demonstrations)
+            written = self._made(start, merged(config, stage), ("base", "sft"), None)
+            if stage_digest(written, resolved.demonstrations) != start.name:  # it may be of another algorithm's run
+                raise RunFailed(f"{start} is not the supervised stage that was proposed")
+            checkpoint = str(start / "checkpoints" / "sft" / "last.ckpt")
+            with_start = merged(config, {"sft": None, "start_from": checkpoint})
+        folder = self._home / "runs" / resolved.digest
+        stages = resolved.stages if start is None else ("base", "rl")
+        written = self._made(folder, with_start, stages, watch)
+        if wrong := disagreements(with_start, written):
+            raise RunFailed(f"{folder} was not run with what was proposed: {'; '.join(wrong)}")
+        return Done(folder, start, resolved)
+
+    def _made(self, folder: Path, config: Overlay, stages: Sequence[str], watch: Watch | None) -> dict[str, Any]:
+        """Its configuration, as the run itself has written it."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not is_finished(folder, stages):
+                with self._room.place():
+                    self._run(folder, config, watch)
+            return dict(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+
+    def _run(self, folder: Path, config: Overlay, watch: Watch | None) -> None:
+        arguments = [*self._arguments(config), "--run", str(folder), "--ckpt_path", "last"]
+        command = [sys.executable, "-c", LAUNCH, str(os.getpid()), *arguments]
+        environment = {name: value for name, value in os.environ.items() if name != "LIT_AGENTS_RUN"}
+        log = folder.with_name(f"{folder.name}.log")
+        with log.open("ab") as output:
+            process = subprocess.Popen(command, env=environment | self._room.threads, stdout=output, stderr=output)
+            try:
+                given_up = _waited(process, folder, watch)
+            except BaseException:
+                _end(process)
+                raise
+        if given_up:
+            raise GivenUp(str(folder))
+        if process.returncode:
+            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise RunFailed(f"{log} ends with code {process.returncode}: {' '.join(said[-3:])[-500:]}")
+
+    def _arguments(self, config: Overlay) -> list[str]:
+        """One file that holds all of it: what several files come to would depend on the parser."""
+        text = yaml.safe_dump(dict(config), sort_keys=False)
+        path = self._home / "settings" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            write_whole(path, text)
+        return ["--config", str(path)]
+
+
+def is_finished(folder: Path, stages: Sequence[str]) -> bool:
+    """Whether a run was measured after each of these stages.
+
+    Raises:
+        BadInput: its summary cannot be read.
+    """
+    path = folder / "summary.json"
+    if not path.is_file():
+        return False
+    try:
+        return set(stages) <= set(json.loads(path.read_text(encoding="utf-8"))["success"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            str(path), f"it cannot be read ({error}).", "Delete the folder; the run is made again."
+        ) from error
+
+
+def _waited(process: subprocess.Popen[bytes], folder: Path, watch: Watch | None) -> bool:
+    """Wait for the end; True if it was given up before."""
+    while True:
+        try:
+            process.wait(POLL if watch else None)
+            return False
+        except subprocess.TimeoutExpired:
+            if watch and watch(folder):
+                _end(process)
+                return True
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,129 @@
+"""Trials: each a setting of the factors, run with every seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from lit_agents.errors import BadInput
+from lit_agents.evaluation.bootstrap import success
+from lit_agents.rollout.budget import Budget, Prices
+from lit_agents.study import storage
+from lit_agents.study.design import Study
+from lit_agents.study.pruning import Progress
+from lit_agents.study.records import Record
+from lit_agents.study.runs import Done, GivenUp, Resolved, RunFailed, Runs
+from lit_agents.study.trials import latest
+
+ERROR, RUNS, INTERVALS, SETTING = "error", "runs", "intervals", "setting"
+"""User attributes of a trial."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Makes the trials of a study."""
+
+    study: Study
+    runs: Runs
+    say: Callable[[str], None]
+
+    def go(self, trials: optuna.Study, jobs: int) -> None:
+        """Until every combination, or as many settings as the study says, have been tried.
+
+        Args:
+            trials: as `storage.opened` gives it.
+            jobs: how many at once.
+        """
+        for number in storage.tried_again(trials):
+            self.say(f"trial {number} was interrupted or failed; it is made again")
+        while left := self._left(trials):
+            callbacks = [self._told]
+            trials.optimize(self._trial, n_trials=left, n_jobs=jobs, catch=(RunFailed,), callbacks=callbacks)
+
+    def check(self) -> int:
+        """Refuse, before anything is run, whatever combination cannot be; how many there are, 0 if nobody can list them.
+
+        Raises:
+            BadInput: by the name of the setting.
+        """
+        if any(factor.choices is None for factor in self.study.factors.values()):
+            return 0
+        count = 0
+        for setting in self.study.combinations():
+            resolved = self.runs.resolved(self.study.configuration(setting, self.study.seeds[0]))
+            self._budget(resolved)
+            count += 1
+        return count
+
+    def _left(self, trials: optuna.Study) -> int:
+        """How many trials are to be begun; what others are at is theirs."""
+        if queue := storage.waiting(trials):
+            return queue
+        taken = [trial for trial in latest(trials) if trial.state != TrialState.WAITING]
+        if self.study.sampler is not None:
+            return max(0, (self.study.trials or 0) - len(taken))
+        known = [trial.user_attrs.get(SETTING, trial.params) for trial in taken]
+        return sum(setting not in known for setting in self.study.combinations())
+
+    def _trial(self, trial: optuna.Trial) -> tuple[float, ...]:
+        """The objectives, each the mean over the seeds."""
+        storage.own(trial)
+        setting = {name: factor.suggested(trial, name) for name, factor in self.study.factors.items()}
+        trial.set_user_attr(SETTING, setting)
+        progress: Progress | None = None
+        done: list[Done] = []
+        for seed in self.study.seeds:
+            config = self.study.configuration(setting, seed)
+            try:
+                if self.study.pruner and progress is None:
+                    progress = self._progress(trial, self.runs.resolved(config))
+                done.append(self.runs.finished(config, progress))
+            except GivenUp as error:
+                raise optuna.TrialPruned(str(error)) from error
+            except (RunFailed, BadInput) as error:
+                trial.set_user_attr(ERROR, str(error)[-1000:])
+                raise RunFailed(str(error)) from error
+            trial.set_user_attr(RUNS, [_where(run) for run in done])
+            if progress:
+                progress.next_run()
+        records = [Record.of(run) for run in done]
+        found = {place: summed_up(records, place) for place in self.study.objectives}
+        trial.set_user_attr(INTERVALS, found)
+        return tuple(mean for mean, _, _ in found.values())
+
+    def _progress(self, trial: optuna.Trial, resolved: Resolved) -> Progress:
+        schedule, budget = resolved.config["data"]["schedule"], self._budget(resolved)
+        if budget is None or not budget.prices.episode:
+            reason = "trials are compared when equally much is spent, and there is no budget that is spent by episodes."
+            raise BadInput("pruner", reason, "Set settings.budget, or leave out the pruner.")
+        return Progress(trial, budget, schedule["tasks"] * schedule["group_size"])
+
+    @staticmethod
+    def _budget(resolved: Resolved) -> Budget | None:
+        given: dict[str, Any] | None = resolved.config.get("budget")
+        return Budget(given["total"], given["sft_share"], Prices(**given["prices"])) if given else None
+
+    def _told(self, trials: optuna.Study, trial: FrozenTrial) -> None:
+        """One line for a person."""
+        setting = ", ".join(f"{name} {level}" for name, level in trial.user_attrs.get(SETTING, trial.params).items())
+        intervals = trial.user_attrs.get(INTERVALS, {})
+        found = "; ".join(f"{n} {mean:.3f} ({low:.3f} - {high:.3f})" for n, (mean, low, high) in intervals.items())
+        state = trial.state.name.lower()
+        self.say(f"trial {trial.number}: {setting}: {found or trial.user_attrs.get(ERROR) or state}")
+
+
+def summed_up(records: Sequence[Record], place: str) -> tuple[float, float, float]:
+    """Success at the end of the runs, over seeds and tasks, with its interval.
+
+    Raises:
+        BadInput: they were not measured there.
+    """
+    return success([record.result(place).by_task for record in records])
+
+
+def _where(run: Done) -> dict[str, Any]:
+    return {"folder": str(run.folder), "start": run.start and str(run.start), "config": run.resolved.config}

@@ -1,0 +1,33 @@
+"""Which part of a configuration decides what its supervised stage comes to; what agrees in it shares one stage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+OF_RL = {
+    "data": ("reward", "sampling", "train_tasks"),
+    "trainer": ("max_epochs", "check_val_every_n_epoch", "logger"),
+}
+"""Settings that the supervised stage does not look at. What is not listed counts, so a new setting is never overlooked."""
+OF_RL_ALONE = ("name", "budget", "watch", "keep_weights", "preflight")
+
+
+def shared_stage(config: Mapping[str, Any], demonstrations: int) -> dict[str, Any] | None:
+    """Settings that make a run of the supervised stage alone out of a run that has both; None if there is none in it."""
+    if not config["sft"] or not demonstrations:
+        return None
+    return {"sft": {"demonstrations": demonstrations}, "budget": None, "trainer": {"max_epochs": 0}}
+
+
+def stage_digest(config: Mapping[str, Any], demonstrations: int) -> str:
+    """Equal for runs whose supervised stages are equal, whatever the algorithm that follows."""
+    stage = {name: value for name, value in config.items() if name not in OF_RL_ALONE}
+    for part, names in OF_RL.items():
+        stage[part] = {name: value for name, value in config[part].items() if name not in names}
+    stage["data"]["schedule"] = {"micro_batch_tokens": config["data"]["schedule"]["micro_batch_tokens"]}
+    stage["model"] = config["model"]["init_args"]["policy"]
+    stage["sft"] = {**config["sft"], "demonstrations": demonstrations}
+    return hashlib.sha256(json.dumps(stage, sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -1,0 +1,42 @@
+"""A study's trials as one file, which a report is made from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from lit_agents.study import storage
+from lit_agents.study.design import Study
+from lit_agents.whole_files import write_whole
+
+
+def latest(trials: optuna.Study) -> list[FrozenTrial]:
+    """In order; of one that was made again the last attempt alone."""
+    listed = trials.get_trials(deepcopy=False)
+    again = {number for trial in listed for number in trial.system_attrs.get(storage.RETRIED, [])}
+    return [trial for trial in listed if trial.number not in again]
+
+
+def write_trials(trials: optuna.Study, study: Study, home: Path) -> None:
+    """``study.json`` in the study's folder."""
+    rows = [_row(trial) for trial in latest(trials) if trial.state != TrialState.WAITING]
+    content = {
+        "name": study.name,
+        "identity": study.identity(),
+        "factors": {name: factor.choices for name, factor in study.factors.items()},
+        "objectives": study.objectives,
+        "seeds": study.seeds,
+        "budget": study.total,
+        "trials": rows,
+    }
+    write_whole(home / "study.json", json.dumps(content, indent=1) + "\n")
+
+
+def _row(trial: FrozenTrial) -> dict[str, Any]:
+    known = {name: trial.user_attrs.get(name) for name in ("setting", "intervals", "runs", "error")}
+    runs = [{"folder": run["folder"], "start": run["start"]} for run in known["runs"] or []]
+    return {"number": trial.number, "state": trial.state.name, "values": trial.values, **known, "runs": runs}

@@ -1,0 +1,116 @@
+"""A study: ``python -m lit_agents.tune --config sweeps/smoke.yaml``.
+
+Runs every setting that the study's file asks for with every seed, and goes on where it was when it is called again. Several of
+these commands, on several machines if the storage is a server, share one study.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt, register_type
+from optuna.trial import TrialState
+
+from lit_agents.cli import quiet, run_command
+from lit_agents.errors import BadInput
+from lit_agents.fit import STAGES, FitCLI
+from lit_agents.planning import planned
+from lit_agents.refusal import refusal, wrapped
+from lit_agents.study import storage
+from lit_agents.study.design import Study
+from lit_agents.study.overlay import Settings
+from lit_agents.study.room import Room
+from lit_agents.study.runs import Resolved, Runs
+from lit_agents.study.search import Search
+from lit_agents.study.table import print_study
+from lit_agents.study.trials import latest, write_trials
+
+STUDIES = Path("studies")
+
+
+def parsed(args: Sequence[str] | None) -> tuple[Study, Namespace]:
+    """The study of the file that is named, and what else was given.
+
+    Raises:
+        BadInput: by the name of the file or key.
+    """
+    register_type(
+        Settings,
+        serializer=lambda settings: settings.content,
+        deserializer=Settings.read,
+        fail_already_registered=False,
+    )
+    parser = ArgumentParser(prog="python -m lit_agents.tune", description=__doc__, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="the study's YAML file")
+    parser.add_class_arguments(Study, None)
+    parser.add_argument("--folder", type=str | None, default=None, help="of the study, instead of studies/<name>")
+    stored = "where the trials are kept, instead of a journal in the folder: sqlite:///FILE, postgresql+psycopg://..."
+    parser.add_argument("--storage", type=str | None, default=None, help=stored)
+    parser.add_argument("--jobs", type=PositiveInt, default=1, help="runs at once, where memory allows")
+    try:
+        config = parser.parse_args(None if args is None else list(args))
+        made = parser.instantiate(config)
+        return Study(**{name: made[name] for name in Study.__dataclass_fields__}), config
+    except (ArgumentError, ValueError) as error:
+        raise wrapped(error) or refusal(str(error), "tune") from error
+
+
+def resolve(arguments: Sequence[str]) -> Resolved:
+    """What `lit_agents.fit` would do with its arguments; nothing is made or loaded.
+
+    Raises:
+        BadInput: it would refuse them.
+    """
+    cli = FitCLI(arguments)
+    plan = planned(cli)
+    supervised = bool(plan.supervised or cli.model.demonstrated)
+    rl = not cli.model.demonstrated and plan.iterations != 0
+    stages = tuple(name for name, there in zip(STAGES, (True, supervised, rl), strict=True) if there)
+    return Resolved(yaml.safe_load(cli.config_text()), plan.demonstrations, stages)
+
+
+@quiet()
+def tune(args: Sequence[str] | None = None) -> optuna.Study:
+    """The command as a function: all trials, and a table of them."""
+    study, given = parsed(args)
+    home = Path(given.folder or STUDIES / study.name)
+    search = Search(study, Runs(home, resolve, Room(given.jobs)), _say)
+    home.mkdir(parents=True, exist_ok=True)
+    count = search.check()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    trials = storage.opened(study, home, given.storage)
+    seeds = ", ".join(map(str, study.seeds))
+    _say(f"study folder: {home}; {count or study.trials} settings, each with seeds {seeds}")
+    try:
+        search.go(trials, given.jobs)
+    finally:
+        write_trials(trials, study, home)
+    print_study(trials, study)
+    return trials
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _command(args: Sequence[str] | None) -> None:
+    failed = [trial for trial in latest(tune(args)) if trial.state == TrialState.FAIL]
+    if failed:
+        reason = f"{len(failed)} trials failed, the last one with: {failed[-1].user_attrs.get('error', 'no word')}"
+        raise BadInput("study", reason, "Mend the cause, then give the same command again.")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The command."""
+    return run_command(lambda: _command(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""A study's file: what it means, and what it cannot mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from lit_agents.errors import BadInput
+from lit_agents.rollout.budget import Budget
+from lit_agents.study.design import Study
+from lit_agents.study.factors import Factor
+from lit_agents.study.overlay import Settings
+from lit_agents.study.pruning import _validations
+from lit_agents.study.supervised import shared_stage, stage_digest
+
+SPLIT = Factor(flag="budget.sft_share", values=[0.0, 0.5])
+RATE = Factor(flag="model.lr", low=1e-5, high=1e-3, log=True)
+TPE = optuna.samplers.TPESampler(seed=0)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> str:
+    (tmp_path / "base.yaml").write_text(
+        "name: base\nmodel: {class_path: A, init_args: {x: 1}}\ndata: {tasks: t, n: 1}\n"
+    )
+    return str(tmp_path / "base.yaml")
+
+
+def test_levels_lie_over_settings_and_files_under_them(base: str, tmp_path: Path):
+    (tmp_path / "b.yaml").write_text("name: other\nmodel: {class_path: B, init_args: {y: 2}}\ndata: {n: 5, m: 6}\n")
+    levels = {"a": Settings(), "b": str(tmp_path / "b.yaml")}
+    factors = {"algorithm": Factor(levels=levels), "n": Factor(flag="data.k", values=[1, 2])}
+    study = Study("s", [base], factors, Settings({"data": {"n": 9, "k": 0}}), seeds=[3, 4])
+    assert list(study.combinations()) == [
+        {"algorithm": a, "n": n} for a in ("a", "b") for n in (1, 2)
+    ]  # in the file's order
+    assert study.configuration({"algorithm": "a", "n": 2}, 4) == {
+        "name": "s",
+        "model": {"class_path": "A", "init_args": {"x": 1}},
+        "data": {"tasks": "t", "n": 9, "k": 2},
+        "seed_everything": 4,
+    }
+    found = study.configuration({"algorithm": "b", "n": 1}, 3)
+    assert found["model"] == {"class_path": "B", "init_args": {"y": 2}}
+    assert found["data"] == {"tasks": "t", "n": 9, "k": 1, "m": 6}  # the study's 9 over the file's 5
+
+
+def test_a_study_is_what_its_results_depend_on(base: str):
+    study = Study("s", [base], {"split": SPLIT}, seeds=[1])
+    assert study.identity() == Study("other", [base], {"split": SPLIT}, seeds=[1, 2]).identity()
+    assert study.identity() != Study("s", [base], {"split": SPLIT}, Settings({"data": {"n": 2}})).identity()
+    before = study.identity()
+    Path(base).write_text("name: base\ndata: {tasks: t}\n")
+    assert study.identity() != before
+
+
+PLACES = Settings({"elsewhere": {"home": {"split": "validation"}, "away": {"tasks": "w"}}})
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Factor(), "neither a flag with values"),
+        (lambda: Factor(flag="a"), "neither a flag with values"),
+        (lambda: Factor(flag="a", values=[1], low=1, high=2), "neither a flag with values"),
+        (lambda: Factor(values=[1]), "neither a flag with values"),
+        (lambda: Factor(flag="a", levels={"x": Settings()}), "neither a flag with values"),
+        (lambda: Factor(flag="a", low=1), "neither a flag with values"),
+        (lambda: Factor(flag="a", low=2, high=1), "low=2 is not below high=1"),
+        (lambda: Factor(flag="a", values=[1], log=True), "log and integer"),
+        (lambda: Study("s", ["b"], {}), "it needs base"),
+        (lambda: Study("s", ["b"], {"x": SPLIT}, seeds=[1, 1]), "seeds: one is named twice"),
+        (lambda: Study("s", ["b"], {"x": RATE}), "factors.x: a range"),
+        (lambda: Study("s", ["b"], {"x": SPLIT}, trials=3), "trials: without a sampler"),
+        (lambda: Study("s", ["b"], {"x": SPLIT}, pruner=optuna.pruners.MedianPruner()), "pruner: without a sampler"),
+        (lambda: Study("s", ["b"], {"x": RATE}, PLACES, objectives=["home"], sampler=TPE), "trials: a sampler"),
+        (lambda: Study("s", ["b"], {"x": RATE}, PLACES, sampler=TPE, trials=3), "choose settings by test"),
+        (
+            lambda: Study("s", ["b"], {"x": RATE}, PLACES, objectives=["home", "away"], sampler=TPE, trials=3),
+            "choose settings by away",
+        ),
+        (lambda: Factor(levels={"x": "nowhere.yaml"}).settings("x"), r"nowhere\.yaml: it cannot be read"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(make, words: str):
+    with pytest.raises(BadInput, match=words):
+        make()
+
+
+CONFIG = {
+    "name": "a", "seed_everything": 1, "budget": {"total": 9}, "watch": {}, "keep_weights": 0, "preflight": False,
+    "start_from": None, "elsewhere": {},
+    "model": {"class_path": "GRPO", "init_args": {"policy": {"w": 1}, "optimizer": {"lr": 1}}},
+    "data": {"tasks": "t", "reward": "r", "sampling": {}, "train_tasks": 5, "schedule": {"tasks": 2, "micro_batch_tokens": 9}},
+    "trainer": {"max_epochs": None, "check_val_every_n_epoch": 1, "logger": False, "precision": "32"},
+    "sft": {"demonstrations": None, "epochs": 3},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "shared"),
+    [
+        ({"model": {"class_path": "PPO", "init_args": {"policy": {"w": 1}}}}, True),
+        ({"budget": None, "sft": {"demonstrations": 7, "epochs": 3}}, True),
+        ({"trainer": {**CONFIG["trainer"], "max_epochs": 4}}, True),
+        ({"data": {**CONFIG["data"], "reward": "s", "schedule": {"tasks": 9, "micro_batch_tokens": 9}}}, True),
+        ({"model": {"class_path": "GRPO", "init_args": {"policy": {"w": 2}}}}, False),
+        ({"seed_everything": 2}, False),
+        ({"sft": {"demonstrations": None, "epochs": 4}}, False),
+        ({"data": {**CONFIG["data"], "tasks": "u"}}, False),
+        ({"data": {**CONFIG["data"], "schedule": {"tasks": 2, "micro_batch_tokens": 8}}}, False),
+        ({"elsewhere": {"x": {}}}, False),
+        ({"a_new_setting": 1}, False),
+    ],
+)
+def test_what_decides_a_supervised_stage_is_in_its_name(change: dict, shared: bool):
+    assert (stage_digest({**CONFIG, **change}, 7) == stage_digest(CONFIG, 7)) is shared
+    assert stage_digest(CONFIG, 8) != stage_digest(CONFIG, 7)
+
+
+def test_only_a_run_with_demonstrations_has_a_stage_to_share():
+    assert shared_stage(CONFIG, 0) is None and shared_stage({**CONFIG, "sft": None}, 7) is None
+    assert shared_stage(CONFIG, 7) == {"sft": {"demonstrations": 7}, "budget": None, "trainer": {"max_epochs": 0}}
+
+
+def test_validations_are_placed_by_what_was_spent(tmp_path: Path):
+    (tmp_path / "m.csv").write_text(
+        "stage,iteration,validation/success\nsft,1,0.9\nrl,1,\nrl,2,0.25\nrl,4,0.5\nrl,7,0.75\n"
+    )
+    found = _validations(tmp_path / "m.csv", Budget(1000, 0.6), 64)
+    assert found == [(728.0, 0.25), (856.0, 0.5), (1000.0, 0.75)]  # 600 + 2 x 64; the last iteration is a part of one
