@@ -15,7 +15,7 @@ from lit_agents.rollout.budget import Budget, Prices
 from lit_agents.study import storage
 from lit_agents.study.design import Study
 from lit_agents.study.pruning import Progress
-from lit_agents.study.records import Record
+from lit_agents.study.records import TEST, Record
 from lit_agents.study.runs import Done, GivenUp, Resolved, RunFailed, Runs
 from lit_agents.study.trials import latest
 
@@ -50,14 +50,22 @@ class Search:
         Raises:
             BadInput: by the name of the setting.
         """
-        if any(factor.choices is None for factor in self.study.factors.values()):
-            return 0
-        count = 0
-        for setting in self.study.combinations():
+        listed = all(factor.choices is not None for factor in self.study.factors.values())
+        example = {
+            name: factor.choices[0] if factor.choices else factor.low for name, factor in self.study.factors.items()
+        }
+        settings = list(self.study.combinations()) if listed else [example]
+        for setting in settings:
             resolved = self.runs.resolved(self.study.configuration(setting, self.study.seeds[0]))
-            self._budget(resolved)
-            count += 1
-        return count
+            places = [TEST, *resolved.config["elsewhere"]]
+            if unknown := [name for name in self.study.objectives if name not in places]:
+                reason = f"runs are measured in {', '.join(places)}."
+                raise BadInput(
+                    f"objectives ({unknown[0]})", reason, "Name one of them, or add it to settings.elsewhere."
+                )
+            if self.study.pruner:
+                self._budget(resolved)
+        return len(settings) if listed else 0
 
     def _left(self, trials: optuna.Study) -> int:
         """How many trials are to be begun; what others are at is theirs."""
@@ -96,16 +104,16 @@ class Search:
         return tuple(mean for mean, _, _ in found.values())
 
     def _progress(self, trial: optuna.Trial, resolved: Resolved) -> Progress:
-        schedule, budget = resolved.config["data"]["schedule"], self._budget(resolved)
-        if budget is None or not budget.prices.episode:
-            reason = "trials are compared when equally much is spent, and there is no budget that is spent by episodes."
-            raise BadInput("pruner", reason, "Set settings.budget, or leave out the pruner.")
-        return Progress(trial, budget, schedule["tasks"] * schedule["group_size"])
+        schedule = resolved.config["data"]["schedule"]
+        return Progress(trial, self._budget(resolved), schedule["tasks"] * schedule["group_size"])
 
     @staticmethod
-    def _budget(resolved: Resolved) -> Budget | None:
-        given: dict[str, Any] | None = resolved.config.get("budget")
-        return Budget(given["total"], given["sft_share"], Prices(**given["prices"])) if given else None
+    def _budget(resolved: Resolved) -> Budget:
+        given: dict[str, Any] | None = resolved.config["budget"]
+        if not given or not given["prices"]["episode"]:
+            reason = "trials are compared when equally much is spent, and there is no budget that is spent by episodes."
+            raise BadInput("pruner", reason, "Set settings.budget, or leave out the pruner.")
+        return Budget(given["total"], given["sft_share"], Prices(**given["prices"]))
 
     def _told(self, trials: optuna.Study, trial: FrozenTrial) -> None:
         """One line for a person."""

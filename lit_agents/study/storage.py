@@ -30,14 +30,12 @@ def opened(study: Study, home: Path, storage: str | None) -> optuna.Study:
     Raises:
         BadInput: the storage cannot be reached, or holds another study under that name.
     """
-    sampler = study.sampler or optuna.samplers.GridSampler(
-        {n: f.choices or [] for n, f in study.factors.items()}, seed=0
-    )
+    grid = {name: factor.choices or [] for name, factor in study.factors.items()}
     try:
         found = optuna.create_study(
             study_name=study.name,
             storage=_storage(home, storage),
-            sampler=sampler,
+            sampler=study.sampler or optuna.samplers.GridSampler(grid, seed=0),
             pruner=study.pruner or optuna.pruners.NopPruner(),
             directions=["maximize"] * len(study.objectives),
             load_if_exists=True,
@@ -81,7 +79,12 @@ def tried_again(study: optuna.Study) -> list[int]:
     for trial in trials:
         gone = trial.state == TrialState.RUNNING and is_gone(str(trial.user_attrs.get(OWNER, "")))
         if gone:
+            sampler, study.sampler = (
+                study.sampler,
+                optuna.samplers.RandomSampler(),
+            )  # a grid would stop what has not begun
             study.tell(trial.number, state=TrialState.FAIL)
+            study.sampler = sampler
         if trial.number not in retried and (gone or trial.state == TrialState.FAIL):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)

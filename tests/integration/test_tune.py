@@ -1,0 +1,189 @@
+"""Studies to their end, with a tiny model in a toy world."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+
+from lit_agents.errors import BadInput
+from lit_agents.study.room import Room
+from lit_agents.study.runs import Runs
+from lit_agents.study.search import Search
+from lit_agents.tune import main, parsed, resolve, tune
+
+ROOT = Path(__file__).parents[2]
+STUDY = """
+name: split
+base: [toy.yaml]
+settings:
+  budget: {total: 40, prices: {demonstration: 5}}
+  sft: {demonstrations: null, epochs: 2}
+  trainer: {max_epochs: null, check_val_every_n_epoch: 1}
+  elsewhere: {longer: {tasks: r3-w2, turns: 3}, home: {split: validation}}
+factors:
+  split: {flag: budget.sft_share, values: [0.5, 1.0]}
+"""
+
+
+@pytest.fixture
+def study(toy: str) -> str:
+    Path("study.yaml").write_text(STUDY)
+    return "study.yaml"
+
+
+def sweeps() -> list[Path]:
+    return sorted((ROOT / "sweeps").glob("*.yaml"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sweeps(), ids=lambda path: path.stem)
+def test_every_setting_of_a_shipped_study_is_a_configuration(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(ROOT)
+    found, _ = parsed(["--config", str(path)])
+    runs = Runs(tmp_path, resolve, Room(1))
+    search = Search(found, runs, print)
+    if found.sampler is None:
+        assert search.check() == len(list(found.combinations())) > 1
+    else:
+        trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1)).ask()
+        setting = {name: factor.suggested(trial, name) for name, factor in found.factors.items()}
+        assert runs.resolved(found.configuration(setting, found.seeds[0])).stages == ("base", "sft", "rl")
+
+
+@pytest.mark.slow
+def test_a_study_tries_every_setting_once_and_shares_supervised_stages(study: str, capsys: pytest.CaptureFixture[str]):
+    ppo = yaml.safe_load(Path("toy.yaml").read_text())["model"] | {"class_path": "lit_agents.algorithm.ppo.PPO"}
+    ppo["init_args"]["critic_lr"] = 1.0e-3
+    factors = {"algorithm": {"levels": {"grpo": {}, "ppo": {"model": ppo}}}}
+    given = yaml.safe_load(STUDY)
+    given |= {
+        "factors": {"split": {"flag": "budget.sft_share", "values": [0.5]}, **factors},
+        "objectives": ["test", "longer"],
+    }
+    Path("both.yaml").write_text(yaml.safe_dump(given))
+    trials = tune(["--config", "both.yaml", "--folder", "s"])
+    assert sorted(t.params["algorithm"] for t in trials.trials) == ["grpo", "ppo"] and all(
+        t.values for t in trials.trials
+    )
+    assert (
+        len(list(Path("s/sft").glob("*/summary.json"))) == 1 and len(list(Path("s/runs").glob("*/summary.json"))) == 2
+    )
+    for trial in trials.trials:
+        (run,) = trial.user_attrs["runs"]
+        ledger = json.loads(Path(run["folder"], "ledger.json").read_text())
+        assert ledger["budget"] == {"total": 40, "sft": 20, "rl": 20 - 20 % 4, "remainder": 0}
+        summary = json.loads(Path(run["folder"], "summary.json").read_text())
+        assert trial.values == [summary["success"]["rl"]["rate"], summary["elsewhere"]["rl"]["longer"]["rate"]]
+        written = yaml.safe_load(Path(run["folder"], "config.yaml").read_text())
+        assert written["model"]["class_path"].lower().endswith(trial.params["algorithm"])
+        assert run["config"]["budget"]["sft_share"] == written["budget"]["sft_share"] == trial.params["split"]
+    stored = json.loads(Path("s/study.json").read_text())
+    assert [row["state"] for row in stored["trials"]] == ["COMPLETE", "COMPLETE"]
+    capsys.readouterr()
+    before = {path: path.stat().st_mtime_ns for path in Path("s").rglob("summary.json")}
+    again = tune(["--config", "both.yaml", "--folder", "s"])  # nothing is left to do
+    assert len(again.trials) == 2 and {p: p.stat().st_mtime_ns for p in Path("s").rglob("summary.json")} == before
+    assert "grpo" in capsys.readouterr().out
+    Path("both.yaml").write_text(yaml.safe_dump(given | {"objectives": ["test"]}))
+    with pytest.raises(BadInput, match="holds a study called split whose"):
+        tune(["--config", "both.yaml", "--folder", "s"])
+
+
+@pytest.mark.slow
+def test_a_search_chooses_on_validation_and_gives_up_what_falls_behind(study: str):
+    given = yaml.safe_load(STUDY)
+    rate = {"flag": "model.init_args.optimizer.init_args.lr", "low": 1.0e-4, "high": 1.0e-2, "log": True}
+    given |= {"factors": {"rate": rate}, "objectives": ["home"], "trials": 3, "seeds": [1, 2]}
+    given["settings"]["budget"] |= {"total": 60, "sft_share": 0.4}
+    given["sampler"] = {"class_path": "optuna.samplers.TPESampler", "init_args": {"seed": 1}}
+    threshold = {"class_path": "optuna.pruners.ThresholdPruner", "init_args": {"lower": 1.1}}
+    Path("search.yaml").write_text(yaml.safe_dump(given))
+    trials = tune(["--config", "search.yaml", "--folder", "s", "--storage", "sqlite:///s.db"])
+    assert [t.state.name for t in trials.trials] == ["COMPLETE"] * 3
+    (first, second) = trials.trials[0].user_attrs["runs"]
+    assert [run["config"]["seed_everything"] for run in (first, second)] == [1, 2]
+    summaries = [json.loads(Path(run["folder"], "summary.json").read_text()) for run in (first, second)]
+    rates = [summary["elsewhere"]["rl"]["home"]["rate"] for summary in summaries]
+    assert trials.trials[0].value == pytest.approx(sum(rates) / 2)
+    assert first["config"]["model"]["init_args"]["optimizer"]["init_args"]["lr"] == trials.trials[0].params["rate"]
+    Path("prune.yaml").write_text(yaml.safe_dump(given | {"name": "pruned", "trials": 1, "pruner": threshold}))
+    (trial,) = tune(["--config", "prune.yaml", "--folder", "p"]).trials
+    assert (
+        trial.state.name == "PRUNED" and trial.intermediate_values and min(trial.intermediate_values) >= 4
+    )  # of 8 parts
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_and_makes_the_interrupted_trial_again(study: str):
+    command = [sys.executable, "-m", "lit_agents.tune", "--config", study, "--folder", "s"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while not list(Path("s").glob("sft/*/checkpoints/sft/last.ckpt")) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(1.0)
+    running = subprocess.run(
+        ["pgrep", "-f", f"{Path('s').resolve()}/|--run s/"], capture_output=True, text=True, check=False
+    )
+    assert running.stdout.split() == []  # the run ended with the one that started it
+    assert main(command[3:]) == 0
+    trials = optuna.load_study(
+        study_name="split",
+        storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend("s/journal.log")),
+    )
+    (failed,) = [t for t in trials.trials if t.state.name == "FAIL"]  # the grid's order is a random one
+    made = {t.number: t.params["split"] for t in trials.trials if t.state.name == "COMPLETE"}
+    assert sorted(made.values()) == [0.5, 1.0] and trials.trials[failed.number + 1].params == failed.params
+    assert [row["number"] for row in json.loads(Path("s/study.json").read_text())["trials"]] == sorted(made)
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_no_zero_and_can_be_made_again(study: str, monkeypatch: pytest.MonkeyPatch, capsys):
+    Path("bad.yaml").write_text(STUDY.replace("values: [0.5, 1.0]", "values: [0.5]"))
+    good = Runs._run
+
+    def broken(self: Runs, folder: Path, config, watch) -> None:
+        good(
+            self,
+            folder,
+            {**config, "data": {**config["data"], "limits": {**config["data"]["limits"], "turns": 0}}},
+            watch,
+        )
+
+    monkeypatch.setattr(Runs, "_run", broken)
+    assert main(["--config", "bad.yaml", "--folder", "s"]) == 2
+    said = capsys.readouterr()
+    assert "1 trials failed" in said.err and "data.limits.turns" in said.err and "0.000" not in said.out
+    monkeypatch.setattr(Runs, "_run", good)
+    assert main(["--config", "bad.yaml", "--folder", "s"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (STUDY.replace("budget.sft_share", "budget.sft_shar"), "budget.sft_shar"),
+        (STUDY.replace("toy.yaml", "nowhere.yaml"), "nowhere.yaml: it cannot be read"),
+        (STUDY.replace("total: 40", "total: 6"), "budget"),
+        (STUDY.replace("factors:", "factor:"), "factor"),
+        (STUDY + "objectives: [abroad]\n", "abroad"),
+        (STUDY + "sampler: {class_path: optuna.samplers.NoSampler}\n", "sampler"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused_before_anything_runs(study: str, text: str, words: str):
+    Path(study).write_text(text)
+    with pytest.raises(BadInput, match=words):
+        tune(["--config", study, "--folder", "s"])
+    assert not list(Path().rglob("summary.json"))
