@@ -47,10 +47,8 @@ def opened(study: Study, home: Path, storage: str | None) -> optuna.Study:
     if known is None and not found.get_trials(deepcopy=False):
         found.set_user_attr(IDENTITY, study.identity())
     elif known != study.identity():
-        reason = (
-            f"it holds a study called {study.name} whose configuration, settings, factors or objectives are others."
-        )
-        way_out = "Give this one another name, or another --folder and --storage."
+        reason = f"it holds a study called {study.name} whose configuration, settings, factors, seeds or objectives are others."
+        way_out = "Give this one another name (in one folder they share equal runs), or another --folder and --storage."
         raise BadInput(f"--storage {storage or home}", reason, way_out)
     return found
 
@@ -79,18 +77,20 @@ def tried_again(study: optuna.Study) -> list[int]:
     for trial in trials:
         gone = trial.state == TrialState.RUNNING and is_gone(str(trial.user_attrs.get(OWNER, "")))
         if gone:
-            sampler, study.sampler = (
-                study.sampler,
-                optuna.samplers.RandomSampler(),
-            )  # a grid would stop what has not begun
-            study.tell(trial.number, state=TrialState.FAIL)
-            study.sampler = sampler
+            _failed(study, trial.number)
         if trial.number not in retried and (gone or trial.state == TrialState.FAIL):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 RetryHeartbeatStaleTrialCallback()(study, trial)
             queued.append(trial.number)
     return queued
+
+
+def _failed(study: optuna.Study, number: int) -> None:
+    """End a trial; a grid would want to stop a search that has not begun."""
+    sampler, study.sampler = study.sampler, optuna.samplers.RandomSampler()
+    study.tell(number, state=TrialState.FAIL)
+    study.sampler = sampler
 
 
 def waiting(study: optuna.Study) -> int:

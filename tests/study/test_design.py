@@ -49,7 +49,10 @@ def test_levels_lie_over_settings_and_files_under_them(base: str, tmp_path: Path
 
 def test_a_study_is_what_its_results_depend_on(base: str):
     study = Study("s", [base], {"split": SPLIT}, seeds=[1])
-    assert study.identity() == Study("other", [base], {"split": SPLIT}, seeds=[1, 2]).identity()
+    assert study.identity() == Study("other", [base], {"split": SPLIT}, seeds=[1]).identity()
+    assert (
+        study.identity() != Study("s", [base], {"split": SPLIT}, seeds=[1, 2]).identity()
+    )  # or a mean would be of fewer
     assert study.identity() != Study("s", [base], {"split": SPLIT}, Settings({"data": {"n": 2}})).identity()
     before = study.identity()
     Path(base).write_text("name: base\ndata: {tasks: t}\n")
