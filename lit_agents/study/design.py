@@ -124,13 +124,11 @@ class Study:
 
     def identity(self) -> str:
         """Changes with whatever its results depend on; more trials of a sampler are the same study."""
-        factors = {name: vars(factor) for name, factor in self.factors.items()}
-        base = [read_settings(path) for path in self.base]
-        content = {
-            "base": base,
-            "factors": factors,
-            "settings": self.settings,
-            "objectives": self.objectives,
-            "seeds": self.seeds,
+        factors = {
+            name: {**vars(factor), "levels": {level: factor.settings(level) for level in factor.levels or ()}}
+            for name, factor in self.factors.items()
         }
+        base = [read_settings(path) for path in self.base]
+        content = {"base": base, "factors": factors, "settings": self.settings.content}
+        content |= {"objectives": self.objectives, "seeds": self.seeds}
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]

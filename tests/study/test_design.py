@@ -54,6 +54,11 @@ def test_a_study_is_what_its_results_depend_on(base: str):
         study.identity() != Study("s", [base], {"split": SPLIT}, seeds=[1, 2]).identity()
     )  # or a mean would be of fewer
     assert study.identity() != Study("s", [base], {"split": SPLIT}, Settings({"data": {"n": 2}})).identity()
+    (Path(base).parent / "level.yaml").write_text("data: {n: 1}")
+    filed = Study("s", [base], {"x": Factor(levels={"l": str(Path(base).parent / "level.yaml")})})
+    before = filed.identity()
+    (Path(base).parent / "level.yaml").write_text("data: {n: 2}")
+    assert filed.identity() != before  # what a file says counts, not what it is called
     before = study.identity()
     Path(base).write_text("name: base\ndata: {tasks: t}\n")
     assert study.identity() != before
