@@ -129,6 +129,6 @@ class Study:
             for name, factor in self.factors.items()
         }
         base = [read_settings(path) for path in self.base]
-        content = {"base": base, "factors": factors, "settings": self.settings.content}
+        content: dict[str, Any] = {"base": base, "factors": factors, "settings": self.settings.content}
         content |= {"objectives": self.objectives, "seeds": self.seeds}
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
