@@ -67,7 +67,9 @@ def test_the_fix_wins_every_task_and_doing_nothing_none(swe: SweGym, tasks: list
     assert left(before, url) == set()
 
 
-def test_two_hundred_episodes_leave_nothing(swe: SweGym, tasks: list[Task], url: str):
+def test_two_hundred_episodes_leave_nothing(swe: SweGym, tasks: list[Task], url: str, backend: Sandbox):
+    if isinstance(backend, SubprocessSandbox):
+        pytest.skip("it promises to leave nothing of one command's process group, which is tested by itself")
     before = traces(url)
     with EnvPool(swe, SIDE_BY_SIDE, step_timeout=120.0) as pool:
         for first in range(0, EPISODES, SIDE_BY_SIDE):
