@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 OF_RL = {
-    "data": ("reward", "sampling", "train_tasks"),
+    "data": ("reward", "train_tasks"),
     "trainer": ("max_epochs", "check_val_every_n_epoch", "logger"),
 }
 """Settings that the supervised stage does not look at. What is not listed counts, so a new setting is never overlooked."""
@@ -16,8 +16,12 @@ OF_RL_ALONE = ("name", "budget", "watch", "keep_weights", "preflight")
 
 
 def shared_stage(config: Mapping[str, Any], demonstrations: int) -> dict[str, Any] | None:
-    """Settings that make a run of the supervised stage alone out of a run that has both; None if there is none in it."""
-    if not config["sft"] or not demonstrations:
+    """Settings that make a run of the supervised stage alone out of a run that has both; None if there is none in it.
+
+    Nor is one shared that the untouched model is kept beside, as a reference for RL: another run begins with what came out of it.
+    """
+    keeps_the_untouched = (config["model"]["init_args"].get("kl") or {}).get("reference") == "base"
+    if not config["sft"] or not demonstrations or keeps_the_untouched:
         return None
     return {"sft": {"demonstrations": demonstrations}, "budget": None, "trainer": {"max_epochs": 0}}
 
@@ -27,6 +31,9 @@ def stage_digest(config: Mapping[str, Any], demonstrations: int) -> str:
     stage = {name: value for name, value in config.items() if name not in OF_RL_ALONE}
     for part, names in OF_RL.items():
         stage[part] = {name: value for name, value in config[part].items() if name not in names}
+    stage["data"]["sampling"] = {
+        "max_tokens": config["data"]["sampling"]["max_tokens"]
+    }  # an episode must have room for so many
     stage["data"]["schedule"] = {"micro_batch_tokens": config["data"]["schedule"]["micro_batch_tokens"]}
     stage["model"] = config["model"]["init_args"]["policy"]
     stage["sft"] = {**config["sft"], "demonstrations": demonstrations}

@@ -101,7 +101,7 @@ CONFIG = {
     "name": "a", "seed_everything": 1, "budget": {"total": 9}, "watch": {}, "keep_weights": 0, "preflight": False,
     "start_from": None, "elsewhere": {},
     "model": {"class_path": "GRPO", "init_args": {"policy": {"w": 1}, "optimizer": {"lr": 1}}},
-    "data": {"tasks": "t", "reward": "r", "sampling": {}, "train_tasks": 5, "schedule": {"tasks": 2, "micro_batch_tokens": 9}},
+    "data": {"tasks": "t", "reward": "r", "sampling": {"temperature": 1, "max_tokens": 8}, "train_tasks": 5, "schedule": {"tasks": 2, "micro_batch_tokens": 9}},
     "trainer": {"max_epochs": None, "check_val_every_n_epoch": 1, "logger": False, "precision": "32"},
     "sft": {"demonstrations": None, "epochs": 3},
 }  # fmt: skip
@@ -115,6 +115,8 @@ CONFIG = {
         ({"trainer": {**CONFIG["trainer"], "max_epochs": 4}}, True),
         ({"data": {**CONFIG["data"], "reward": "s", "schedule": {"tasks": 9, "micro_batch_tokens": 9}}}, True),
         ({"model": {"class_path": "GRPO", "init_args": {"policy": {"w": 2}}}}, False),
+        ({"data": {**CONFIG["data"], "sampling": {"temperature": 2, "max_tokens": 8}}}, True),
+        ({"data": {**CONFIG["data"], "sampling": {"temperature": 1, "max_tokens": 9}}}, False),
         ({"seed_everything": 2}, False),
         ({"sft": {"demonstrations": None, "epochs": 4}}, False),
         ({"data": {**CONFIG["data"], "tasks": "u"}}, False),
@@ -130,6 +132,8 @@ def test_what_decides_a_supervised_stage_is_in_its_name(change: dict, shared: bo
 
 def test_only_a_run_with_demonstrations_has_a_stage_to_share():
     assert shared_stage(CONFIG, 0) is None and shared_stage({**CONFIG, "sft": None}, 7) is None
+    untouched = {"class_path": "GRPO", "init_args": {"policy": {}, "kl": {"reference": "base"}}}
+    assert shared_stage({**CONFIG, "model": untouched}, 7) is None  # its reference would be what the stage came to
     assert shared_stage(CONFIG, 7) == {"sft": {"demonstrations": 7}, "budget": None, "trainer": {"max_epochs": 0}}
 
 
