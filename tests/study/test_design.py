@@ -101,7 +101,8 @@ CONFIG = {
     "name": "a", "seed_everything": 1, "budget": {"total": 9}, "watch": {}, "keep_weights": 0, "preflight": False,
     "start_from": None, "elsewhere": {},
     "model": {"class_path": "GRPO", "init_args": {"policy": {"w": 1}, "optimizer": {"lr": 1}}},
-    "data": {"tasks": "t", "reward": "r", "sampling": {"temperature": 1, "max_tokens": 8}, "train_tasks": 5, "schedule": {"tasks": 2, "micro_batch_tokens": 9}},
+    "data": {"tasks": "t", "reward": "r", "sampling": {"temperature": 1, "max_tokens": 8},
+             "train_tasks": 5, "schedule": {"tasks": 2, "micro_batch_tokens": 9}},
     "trainer": {"max_epochs": None, "check_val_every_n_epoch": 1, "logger": False, "precision": "32"},
     "sft": {"demonstrations": None, "epochs": 3},
 }  # fmt: skip
