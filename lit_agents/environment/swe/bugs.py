@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from lit_agents.environment.swe.syntax import parsed
+
 COMPARISONS = {"==": "!=", "!=": "==", "<": "<=", "<=": "<", ">": ">=", ">=": ">", "is": "is not", "in": "not in"}
 COMPARISONS |= {"is not": "is", "not in": "in"}
 ARITHMETIC = {"+": "-", "-": "+", "*": "//", "/": "*", "//": "*", "%": "//", "&": "|", "|": "&", "^": "&"}
@@ -66,7 +68,7 @@ class Source:
     """A module's text, and where its nodes are in it."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.tree = text, ast.parse(text)
+        self.text, self.tree = text, parsed(text)
         self._lines = [0]
         for line in text.splitlines(keepends=True):
             self._lines.append(self._lines[-1] + len(line))
@@ -108,7 +110,7 @@ def sites(text: str) -> list[Site]:
 def is_bug(before: str, after: str) -> bool:
     """Whether the text after a change is a program, and another one than before."""
     try:
-        return ast.dump(ast.parse(after)) != ast.dump(ast.parse(before))
+        return ast.dump(parsed(after)) != ast.dump(parsed(before))
     except (SyntaxError, ValueError):
         return False
 

@@ -6,6 +6,7 @@ import ast
 from difflib import SequenceMatcher
 
 from lit_agents.environment.swe.commands import SUBMIT
+from lit_agents.environment.swe.syntax import parsed
 from lit_agents.environment.swe.tree import Change, Tree
 
 MARK = "E"
@@ -70,7 +71,7 @@ def _around(text: str, line: int) -> str:
             walk(child, f"{prefix}{child.name}.")
 
     try:
-        walk(ast.parse(text), "")
+        walk(parsed(text), "")
     except (SyntaxError, ValueError):
         return str(line)
     return best or str(line)

@@ -7,7 +7,6 @@ of a package are always the same ones.
 
 from __future__ import annotations
 
-import ast
 import json
 import random
 from collections import deque
@@ -20,6 +19,7 @@ from queue import SimpleQueue
 from filelock import FileLock
 
 from lit_agents.environment.swe.bugs import Site, is_bug, sites
+from lit_agents.environment.swe.difficulty import difficulty
 from lit_agents.environment.swe.packages import Package, code, source_of
 from lit_agents.environment.swe.problem import Problem, Requirements, load_tree, save_tree
 from lit_agents.environment.swe.results import PYTEST, run_tests
@@ -200,15 +200,6 @@ def _tried_out(
         return "no test fails"
     if not passing:
         return "every test fails"
-    lines = before.count("\n", site.start, site.end) + 1
-    labels = {
-        "package": package.name,
-        "operator": site.operator,
-        "patch_lines": str(lines),
-        "function_lines": str(_length(before, site.entity)),
-        "failing": _bucket(len(failing)),
-        "distance": _distance(path, site.entity, failing, tree),
-    }
     return Problem(
         id=f"{package.title}-{candidate.number:05d}",
         repo=package.title,
@@ -222,31 +213,8 @@ def _tried_out(
         command=COMMAND,
         seconds=clean.seconds,
         requirements=NEEDS,
-        labels=labels,
+        labels={"package": package.name, **difficulty(path, before, site, failing, tree)},
     )
-
-
-def _length(text: str, entity: str) -> int:
-    """Lines of a function or class."""
-    node: ast.AST = ast.parse(text)
-    for name in entity.split("."):
-        node = next(n for n in ast.walk(node) if getattr(n, "name", None) == name and hasattr(n, "body"))
-    return int(getattr(node, "end_lineno", 0)) - int(getattr(node, "lineno", 0)) + 1
-
-
-def _bucket(count: int) -> str:
-    return next(name for most, name in ((1, "1"), (5, "2-5"), (20, "6-20"), (10**9, "more")) if count <= most)
-
-
-def _distance(path: str, entity: str, failing: list[str], tree: dict[str, File]) -> str:
-    """How far a failing test is from the bug: it names the ``function``, the ``module``, or ``neither``."""
-    texts = [
-        tree[file].data.decode(errors="replace") for file in {test.split("::")[0] for test in failing} if file in tree
-    ]
-    if any(entity.split(".")[-1] in text for text in texts):
-        return "function"
-    module = path.rpartition("/")[2].removesuffix(".py")
-    return "module" if any(module in text for text in texts) else "neither"
 
 
 def _tried(home: Path) -> list[dict[str, object]]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from lit_agents.environment.swe.problem import Problem
 from lit_agents.environment.swe.results import PYTEST, reported, run_tests, share
 from lit_agents.environment.swe.sandbox.base import Sandbox
+from lit_agents.environment.swe.syntax import parsed
 from lit_agents.environment.swe.tree import File, Tree, changed, packed
 
 FOLDER = "lit_agents_written_tests"
@@ -122,7 +123,7 @@ def _functions_that_differ(before: Tree, after: Tree, path: str) -> Iterator[str
 
 def _functions(file: File) -> dict[str, str]:
     try:
-        body = ast.parse(file.data).body
+        body = parsed(file.data).body
     except (SyntaxError, ValueError):
         return {}
     return {node.name: ast.dump(node) for node in body if isinstance(node, ast.FunctionDef)}

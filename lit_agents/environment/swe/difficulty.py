@@ -1,0 +1,51 @@
+"""How hard a generated task is, as labels by which results are told apart."""
+
+from __future__ import annotations
+
+import ast
+
+from lit_agents.environment.swe.bugs import Site
+from lit_agents.environment.swe.syntax import parsed
+from lit_agents.environment.swe.tree import File
+
+
+def difficulty(path: str, before: str, site: Site, failing: list[str], tree: dict[str, File]) -> dict[str, str]:
+    """Labels of a bug.
+
+    Args:
+        path: the file it is in.
+        before: that file as it should be.
+        site: the bug.
+        failing: the tests that fail by it.
+        tree: the repository without it.
+    """
+    return {
+        "operator": site.operator,
+        "patch_lines": str(before.count("\n", site.start, site.end) + 1),
+        "function_lines": str(_lines(before, site.entity)),
+        "failing": _bucket(len(failing)),
+        "distance": _distance(path, site.entity, failing, tree),
+    }
+
+
+def _lines(text: str, entity: str) -> int:
+    """Lines of a function or class."""
+    node: ast.AST = parsed(text)
+    for name in entity.split("."):
+        node = next(n for n in ast.walk(node) if getattr(n, "name", None) == name and hasattr(n, "body"))
+    return int(getattr(node, "end_lineno", 0)) - int(getattr(node, "lineno", 0)) + 1
+
+
+def _bucket(count: int) -> str:
+    return next(name for most, name in ((1, "1"), (5, "2-5"), (20, "6-20"), (10**9, "more")) if count <= most)
+
+
+def _distance(path: str, entity: str, failing: list[str], tree: dict[str, File]) -> str:
+    """How far a failing test is from the bug: it names the ``function``, the ``module``, or ``neither``."""
+    texts = [
+        tree[file].data.decode(errors="replace") for file in {test.split("::")[0] for test in failing} if file in tree
+    ]
+    if any(entity.split(".")[-1] in text for text in texts):
+        return "function"
+    module = path.rpartition("/")[2].removesuffix(".py")
+    return "module" if any(module in text for text in texts) else "neither"
