@@ -22,6 +22,8 @@ from lit_agents.errors import BadInput
 from lit_agents.fit import STAGES, FitCLI
 from lit_agents.planning import planned
 from lit_agents.refusal import refusal, wrapped
+from lit_agents.report.material import read
+from lit_agents.report.writing import PAGE, REPORT, write
 from lit_agents.study import storage
 from lit_agents.study.design import Study
 from lit_agents.study.overlay import Settings
@@ -93,6 +95,9 @@ def tune(args: Sequence[str] | None = None) -> optuna.Study:
     finally:
         write_trials(trials, study, home)
     print_study(trials, study)
+    if trials.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        write(read([home]), home / REPORT)
+        _say(f"report: {home / REPORT / PAGE}")
     return trials
 
 

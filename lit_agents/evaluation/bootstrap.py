@@ -71,6 +71,8 @@ def success(tallies: Sequence[Tally]) -> tuple[float, float, float]:
 def difference(first: Sequence[Tally], second: Sequence[Tally]) -> tuple[float, float, float]:
     """The first minus the second, seed by seed and task by task; `interval` of the differences.
 
+    Where all differences are one, drawing again would find no doubt; then it is as wide as Wilson's for none in so many tasks.
+
     Raises:
         ValueError: not as many seeds, or no task in common.
     """
@@ -78,4 +80,8 @@ def difference(first: Sequence[Tally], second: Sequence[Tally]) -> tuple[float, 
         raise ValueError(f"{len(first)} and {len(second)} seeds cannot be paired")
     shared = [task for task in first[0] if all(task in tally for tally in (*first, *second))]
     one, other = (rates([{task: tally[task] for task in shared} for tally in each]) for each in (first, second))
-    return interval(one - other)
+    mean, low, high = interval(one - other)
+    if low == high:
+        half = wilson(0, len(shared))[1]
+        return mean, max(-1.0, mean - half), min(1.0, mean + half)
+    return mean, low, high

@@ -53,6 +53,15 @@ def compare(first: Tally, second: Tally) -> Comparison:
     return Comparison(mean, low, high, sign_flip(gains), len(shared), better, worse)
 
 
+def holm(ps: list[float]) -> list[float]:
+    """p-values corrected for how many there are, in their order (Holm 1979)."""
+    corrected, floor = [0.0] * len(ps), 0.0
+    for rank, i in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        floor = max(floor, min(1.0, (len(ps) - rank) * ps[i]))
+        corrected[i] = floor
+    return corrected
+
+
 def sign_flip(gains: list[float]) -> float:
     """Two-sided p-value of differences whose signs could as well be the other ones if neither were better.
 

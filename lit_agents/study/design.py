@@ -12,8 +12,9 @@ from typing import Any
 import optuna
 
 from lit_agents.errors import BadInput
-from lit_agents.study.factors import Factor, Level, read_settings
+from lit_agents.study.factors import Factor, Level, label_of, read_settings
 from lit_agents.study.overlay import Settings, found, merged
+from lit_agents.study.paper import Paper
 
 Setting = Mapping[str, Level]
 """A level of every factor."""
@@ -55,6 +56,8 @@ class Study:
     """How many settings a sampler tries."""
     wandb: Wandb | None = None
     """Where to log besides."""
+    paper: Paper | None = None
+    """What the paper has to the same question; the report puts it beside what was found."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -78,6 +81,8 @@ class Study:
             reason = f"the sampler would choose settings by {tested[0]}, whose tasks are there to test what was chosen."
             way_out = "Add a place with split: validation to settings.elsewhere, and name it."
             raise BadInput("objectives", reason, way_out)
+        if self.paper:
+            self.paper.check(self.labels(), len(self.objectives))
 
     def _is_test(self, objective: str) -> bool:
         places = self.settings.content.get("elsewhere", {})
@@ -88,6 +93,10 @@ class Study:
         listed = [factor.choices or [] for factor in self.factors.values()]
         for levels in itertools.product(*listed):
             yield dict(zip(self.factors, levels, strict=True))
+
+    def labels(self) -> list[str]:
+        """Of all settings in order; empty if a sampler chooses them."""
+        return [] if self.sampler else [label_of(setting) for setting in self.combinations()]
 
     def configuration(self, setting: Setting, seed: int) -> dict[str, Any]:
         """The configuration of one run: the base, levels that are files, the study's settings, the other levels, the seed.

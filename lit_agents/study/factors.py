@@ -80,6 +80,12 @@ class Factor:
         return bool(self.levels) and isinstance(self.levels[str(level)], str)  # type: ignore[index]
 
 
+def label_of(setting: Mapping[str, Level]) -> str:
+    """A level of every factor, for a person."""
+    texts = {name: f"{level:.3g}" if isinstance(level, float) else str(level) for name, level in setting.items()}
+    return ", ".join(f"{name} {text}" for name, text in texts.items())
+
+
 def read_settings(path: str) -> dict[str, Any]:
     """A YAML file.
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from lit_agents.errors import BadInput
 from lit_agents.evaluation.result import Result
-from lit_agents.study.runs import Done
 
 TEST = "test"
 """Where every run is measured; other places have names of their own."""
@@ -45,17 +44,20 @@ class Record:
         return places[place]
 
     @staticmethod
-    def of(done: Done) -> Record:
+    def of(folder: Path, start: Path | None) -> Record:
         """Read its folder.
+
+        Args:
+            start: the run it began with, if that one's stages count as its own.
 
         Raises:
             BadInput: a file of it is not whole.
         """
-        summary, stages = _read(done.folder / "summary.json"), _stages(done.folder)
-        if done.start is not None:  # its base is what the other run's supervised stage came to
-            before = _stages(done.start)
+        summary, stages = _read(folder / "summary.json"), _stages(folder)
+        if start is not None:  # its base is what the other run's supervised stage came to
+            before = _stages(start)
             stages = {"base": before["base"], "sft": before["sft"], **{n: s for n, s in stages.items() if n != "base"}}
-        return Record(done.folder, int(summary["seed"]), stages, _read(done.folder / "ledger.json"))
+        return Record(folder, int(summary["seed"]), stages, _read(folder / "ledger.json"))
 
 
 def _stages(folder: Path) -> dict[str, dict[str, Result]]:

@@ -98,7 +98,7 @@ class Search:
             trial.set_user_attr(RUNS, [_where(run) for run in done])
             if progress:
                 progress.next_run()
-        records = [Record.of(run) for run in done]
+        records = [Record.of(run.folder, run.start) for run in done]
         found = {place: summed_up(records, place) for place in self.study.objectives}
         trial.set_user_attr(INTERVALS, found)
         return tuple(mean for mean, _, _ in found.values())

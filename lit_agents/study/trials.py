@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lit_agents.study import storage
 from lit_agents.study.design import Study
+from lit_agents.study.factors import label_of
 from lit_agents.whole_files import write_whole
+
+TRIALS = "study.json"
 
 
 def latest(trials: optuna.Study) -> list[FrozenTrial]:
@@ -24,6 +28,7 @@ def latest(trials: optuna.Study) -> list[FrozenTrial]:
 def write_trials(trials: optuna.Study, study: Study, home: Path) -> None:
     """``study.json`` in the study's folder."""
     rows = [_row(trial) for trial in latest(trials) if trial.state != TrialState.WAITING]
+    order = study.labels()
     content = {
         "name": study.name,
         "identity": study.identity(),
@@ -31,12 +36,29 @@ def write_trials(trials: optuna.Study, study: Study, home: Path) -> None:
         "objectives": study.objectives,
         "seeds": study.seeds,
         "budget": study.total,
+        "paper": study.paper and asdict(study.paper),
+        "order": order,
+        "open": max(0, (study.trials or len(order)) - len(rows)),
         "trials": rows,
     }
-    write_whole(home / "study.json", json.dumps(content, indent=1) + "\n")
+    write_whole(home / TRIALS, json.dumps(content, indent=1) + "\n")
+
+
+def found_again(folder: str, home: Path) -> Path:
+    """A run of a study whose folder may have been moved since."""
+    path = Path(folder)
+    return home / path.parent.name / path.name
 
 
 def _row(trial: FrozenTrial) -> dict[str, Any]:
     known = {name: trial.user_attrs.get(name) for name in ("setting", "intervals", "runs", "error")}
     runs = [{"folder": run["folder"], "start": run["start"]} for run in known["runs"] or []]
-    return {"number": trial.number, "state": trial.state.name, "values": trial.values, **known, "runs": runs}
+    label = label_of(known["setting"] or {}) or f"trial {trial.number}"
+    return {
+        "number": trial.number,
+        "label": label,
+        "state": trial.state.name,
+        "values": trial.values,
+        **known,
+        "runs": runs,
+    }

@@ -1,0 +1,81 @@
+"""Put runs together: ``python -m lit_agents.report STUDY_OR_RUN [...]``.
+
+Studies of `lit_agents.tune`, each by itself, and runs of `lit_agents.fit`, those that differ in their seed alone as one setting.
+Nothing is played; everything is in the folders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table as Shown
+
+from lit_agents.cli import run_command
+from lit_agents.report.material import read
+from lit_agents.report.tables import Cell, Estimate, Table
+from lit_agents.report.writing import PAGE, REPORT, Part, write
+from lit_agents.study.trials import TRIALS
+
+REPORTS = Path("reports")
+
+
+def report(paths: Sequence[Path], folder: Path | None = None) -> Path:
+    """Write it and show its first tables; the page's path.
+
+    Args:
+        folder: by default ``report`` in the folder of a study, or ``reports/<first run>``.
+
+    Raises:
+        BadInput: a folder is neither study nor run, or there is no finished run in any.
+    """
+    materials = read(paths)
+    alone = paths[0] if len(paths) == 1 and (paths[0] / TRIALS).is_file() else None
+    target = folder or (alone / REPORT if alone else REPORTS / paths[0].resolve().name)
+    for part in write(materials, target):
+        _show(part)
+    Console().print(f"report: {target / PAGE}", highlight=False, markup=False, soft_wrap=True)
+    return target / PAGE
+
+
+def _show(part: Part) -> None:
+    console = Console()
+    for gap in part.gaps:
+        console.print(f"{part.title}: {gap}", highlight=False, markup=False, soft_wrap=True)
+    for table in part.tables:
+        if table.name in {f"{kind}_{place}" for kind in ("success", "gain") for place in part.objectives}:
+            console.print(f"\n{part.title}. {table.title}", highlight=False, markup=False, soft_wrap=True)
+            console.print(_for_terminal(table))
+
+
+def _for_terminal(table: Table) -> Shown:
+    """As narrow as it can be; the page has all of it."""
+    shown = Shown()
+    kept = [i for i, column in enumerate(table.columns) if column not in ("last stage, by seed", "tasks")]
+    for i in kept:
+        shown.add_column(table.columns[i], justify="left" if i == 0 else "right")
+    for row in table.rows:
+        shown.add_row(*(_text(row[i]) for i in kept))
+    return shown
+
+
+def _text(cell: Cell) -> str:
+    if isinstance(cell, Estimate):
+        return str(cell).replace(" (", "\n(")
+    return "" if cell is None else f"{cell:.3g}" if isinstance(cell, float) else str(cell)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m lit_agents.report", description=__doc__)
+    parser.add_argument("paths", nargs="+", type=Path, metavar="STUDY_OR_RUN", help="folders")
+    parser.add_argument("--output", type=Path, help="folder of the report")
+    given = parser.parse_args(args)
+    return run_command(lambda: report(given.paths, given.output))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

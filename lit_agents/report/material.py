@@ -1,0 +1,160 @@
+"""What a report is made from: settings, each with the runs of its seeds, and what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_agents.errors import BadInput
+from lit_agents.evaluation.result import Conditions, differences
+from lit_agents.evaluation.samples import Tally
+from lit_agents.report.loose_runs import grouped
+from lit_agents.study.paper import Paper
+from lit_agents.study.records import TEST, Record
+from lit_agents.study.trials import TRIALS, found_again
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs that differ in nothing but their seed."""
+
+    label: str
+    records: tuple[Record, ...]
+    """By seed; at least one."""
+
+    @property
+    def stages(self) -> list[str]:
+        """Those that all its runs were measured after."""
+        return list(self.records[0].stages)
+
+    @property
+    def last(self) -> str:
+        """The stage that counts."""
+        return self.stages[-1]
+
+    def has(self, place: str, stage: str) -> bool:
+        """Whether it was measured there."""
+        return stage in self.stages and place in self.records[0].stages[stage]
+
+    def tallies(self, place: str, stage: str, seeds: Iterable[int] | None = None) -> list[Tally]:
+        """Of each seed, or of these."""
+        chosen = None if seeds is None else set(seeds)
+        return [r.result(place, stage).by_task for r in self.records if chosen is None or r.seed in chosen]
+
+    def conditions(self, place: str, stage: str) -> Conditions:
+        """Of the measurement; the same for all seeds."""
+        return self.records[0].result(place, stage).conditions
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of its runs."""
+        return [record.seed for record in self.records]
+
+
+@dataclass(frozen=True)
+class Material:
+    """One study, or runs that were named together."""
+
+    title: str
+    settings: tuple[Setting, ...]
+    gaps: tuple[str, ...] = ()
+    """What is missing, and why; a sentence each."""
+    objectives: tuple[str, ...] = (TEST,)
+    paper: Paper | None = None
+
+    @property
+    def places(self) -> list[str]:
+        """Wherever anything was measured, the objectives first."""
+        measured = [place for s in self.settings for places in s.records[0].stages.values() for place in places]
+        return list(dict.fromkeys([*self.objectives, *measured]))
+
+
+def read(paths: Sequence[Path]) -> list[Material]:
+    """Studies, each by itself, and all run folders together.
+
+    Raises:
+        BadInput: a folder is neither, or there is no finished run in any of them.
+    """
+    studies = [path for path in paths if (path / TRIALS).is_file()]
+    runs = [path for path in paths if path not in studies]
+    for path in runs:
+        if not (path / "config.yaml").is_file():
+            reason = f"it holds neither {TRIALS} nor config.yaml."
+            raise BadInput(str(path), reason, "Name folders that lit_agents.tune or lit_agents.fit has written.")
+    materials = [_of_study(path) for path in studies]
+    if runs:
+        settings, gaps = grouped(runs)
+        materials.append(_sound(Material("runs", tuple(Setting(n, r) for n, r in settings.items()), tuple(gaps))))
+    if not any(material.settings for material in materials):
+        said = "; ".join(gap for material in materials for gap in material.gaps)
+        raise BadInput(", ".join(map(str, paths)), f"there is no finished run ({said}).", "Let one end.")
+    return materials
+
+
+def _of_study(folder: Path) -> Material:
+    path = folder / TRIALS
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        title, objectives = content["name"], tuple(content["objectives"])
+        settings, gaps = [], [f"{content['open']} settings have not been begun."] if content["open"] else []
+        for row in content["trials"]:
+            label = row["label"]
+            if row["state"] != "COMPLETE":
+                reason = row["error"] or {"PRUNED": "given up, it fell behind", "RUNNING": "under way"}.get(
+                    row["state"]
+                )
+                gaps.append(f"{label}: {reason or row['state'].lower()}")
+                continue
+            records, lost = _records(row["runs"], folder)
+            gaps += [f"{label}: {sentence}" for sentence in lost]
+            settings += [Setting(label, records)] if records else []
+        paper = Paper(**content["paper"]) if content["paper"] else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"it cannot be read as a study ({type(error).__name__}: {error})."
+        raise BadInput(str(path), reason, "Call lit_agents.tune again, which writes it anew.") from error
+    order = {name: i for i, name in enumerate(content["order"])}
+    settings.sort(key=lambda setting: order.get(setting.label, len(order)))
+    return _sound(Material(title, tuple(settings), tuple(gaps), objectives, paper))
+
+
+def _records(runs: Sequence[Mapping[str, Any]], folder: Path) -> tuple[tuple[Record, ...], list[str]]:
+    records, lost = [], []
+    for run in runs:
+        where = found_again(run["folder"], folder)
+        try:
+            records.append(Record.of(where, found_again(run["start"], folder) if run["start"] else None))
+        except BadInput as error:
+            lost.append(f"a run is left out: {error}")
+    return tuple(sorted(records, key=lambda record: record.seed)), lost
+
+
+def _sound(material: Material) -> Material:
+    """Without runs that were not measured as the first one of their setting was."""
+    settings, gaps = [], list(material.gaps)
+    for setting in material.settings:
+        kept = [setting.records[0]]
+        for record in setting.records[1:]:
+            if wrong := _unlike(record, kept[0]):
+                gaps.append(f"{setting.label}: {record.folder} is left out: {wrong}")
+            else:
+                kept.append(record)
+        settings.append(Setting(setting.label, tuple(kept)))
+    return Material(material.title, tuple(settings), tuple(gaps), material.objectives, material.paper)
+
+
+def _unlike(record: Record, first: Record) -> str:
+    """Why a run cannot be put together with another one; empty if it can."""
+    if record.seed == first.seed:
+        return f"it has the seed of {first.folder}."
+    measured = [[(stage, place) for stage, places in r.stages.items() for place in places] for r in (record, first)]
+    if measured[0] != measured[1]:
+        texts = [", ".join(f"{place} after {stage}" for stage, place in each) for each in measured]
+        return f"it was measured in {texts[0]}; {first.folder} in {texts[1]}."
+    for stage, place in measured[0]:
+        mine, others = (vars(r.result(place, stage).conditions) for r in (record, first))
+        if found := differences(mine, others):
+            return f"its {'; its '.join(found)} as in {first.folder}."
+    return ""

@@ -1,0 +1,190 @@
+"""The tables of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from typing import Any
+
+from lit_agents.evaluation.bootstrap import difference, success
+from lit_agents.evaluation.paired import holm, sign_flip
+from lit_agents.evaluation.result import Conditions, differences
+from lit_agents.evaluation.samples import Tally
+from lit_agents.report.material import Material
+
+MOST_COMPARED = 8
+"""Settings of which each is compared with each; of more, the highest."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    signed: bool = False
+    """Whether it is a difference."""
+
+    def __str__(self) -> str:
+        form = "+.3f" if self.signed else ".3f"
+        return f"{self.mean:{form}} ({self.low:{form}} to {self.high:{form}})"
+
+
+Cell = str | int | float | Estimate | None
+"""None where there is nothing."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table; its name is that of its CSV file."""
+
+    name: str
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def tables(material: Material) -> list[Table]:
+    """All that there is something for."""
+    found = [table for place in material.places for table in (levels(material, place), gains(material, place))]
+    found += [compared(material, place) for place in material.places]
+    found += [cost(material), *paper(material)]
+    return [table for table in found if table.rows]
+
+
+def levels(material: Material, place: str) -> Table:
+    """Success after every stage, over seeds and tasks."""
+    stages = list(dict.fromkeys(stage for s in material.settings for stage in s.stages if s.has(place, stage)))
+    rows = []
+    for setting in (s for s in material.settings if s.has(place, s.last)):
+        cells = [
+            Estimate(*success(setting.tallies(place, stage))) if setting.has(place, stage) else None for stage in stages
+        ]
+        last = [record.result(place, setting.last) for record in setting.records]
+        each = "; ".join(
+            f"{record.seed}: {result.rate:.3f}" for record, result in zip(setting.records, last, strict=True)
+        )
+        tasks = len({task for result in last for task in result.by_task})
+        counts = (sum(result.n for result in last), tasks, sum(result.failures for result in last))
+        rows.append((setting.label, *cells, each, *counts))
+    note = "Mean over seeds and tasks; the interval is a bootstrap that draws both again. n: sound episodes after the last stage."
+    columns = ("setting", *stages, "last stage, by seed", "n", "tasks", "failures")
+    return Table(f"success_{place}", f"Success: {place}", note + unlike(material, place), columns, tuple(rows))
+
+
+def gains(material: Material, place: str) -> Table:
+    """What each stage gained over the one before."""
+    steps = list(dict.fromkeys(step for s in material.settings for step in pairwise(s.stages)))
+    rows = []
+    for setting in material.settings:
+        row: list[Cell] = [setting.label]
+        for before, after in steps:
+            there = setting.has(place, before) and setting.has(place, after)
+            there = there and _same_tasks(setting.conditions(place, before), setting.conditions(place, after))
+            row += _paired(setting.tallies(place, after), setting.tallies(place, before)) if there else [None, None]
+        if any(cell is not None for cell in row[1:]):
+            rows.append(tuple(row))
+    columns = [name for before, after in steps for name in (f"{after} - {before}", f"p ({after})")]
+    return Table(f"gain_{place}", f"Gain of a stage: {place}", PAIRED, ("setting", *columns), tuple(rows))
+
+
+PAIRED = (
+    "Paired by seed and task. The interval draws seeds and tasks again; p is of a sign-flip test over the tasks, two-sided, for "
+    "these runs: with few seeds neither says much about another seed."
+)
+
+
+def compared(material: Material, place: str) -> Table:
+    """Settings against each other, after their last stages."""
+    there = [s for s in material.settings if s.has(place, s.last)]
+    rates = {s.label: success(s.tallies(place, s.last))[0] for s in there}
+    chosen = sorted(there, key=lambda s: -rates[s.label])[:MOST_COMPARED]
+    rows: list[list[Cell]] = []
+    for first, second in combinations(chosen, 2):
+        seeds = [seed for seed in first.seeds if seed in second.seeds]
+        if seeds and _same_tasks(*(s.conditions(place, s.last) for s in (first, second))):
+            pair = [s.tallies(place, s.last, seeds) for s in (first, second)]
+            rows.append([first.label, second.label, *_paired(*pair), len(seeds)])
+    rows = [row for row in rows if row[3] is not None]
+    corrected = holm([p for row in rows if isinstance(p := row[3], float)])
+    full = tuple((*row[:4], p, row[4]) for row, p in zip(rows, corrected, strict=True))
+    note = PAIRED + " The second p is Holm's, for as many comparisons as there are rows."
+    note += f" The {MOST_COMPARED} highest of {len(there)}." if len(there) > MOST_COMPARED else ""
+    columns = ("setting", "against", "difference", "p", "p, corrected", "seeds")
+    return Table(f"compared_{place}", f"Compared: {place}", note, columns, full)
+
+
+def _paired(first: list[Tally], second: list[Tally]) -> list[Cell]:
+    shared = [task for task in first[0] if all(task in tally for tally in (*first, *second))]
+    if not shared:
+        return [None, None]
+    mean, low, high = difference(first, second)
+    per_task = [sum(_rate(a, t) - _rate(b, t) for a, b in zip(first, second, strict=True)) / len(first) for t in shared]
+    return [Estimate(mean, low, high, signed=True), sign_flip([round(gain, 12) for gain in per_task])]
+
+
+def _rate(tally: Tally, task: str) -> float:
+    won, n = tally[task]
+    return won / n
+
+
+def _same_tasks(first: Conditions, second: Conditions) -> bool:
+    return first.environment.get("task_files") == second.environment.get("task_files")
+
+
+def unlike(material: Material, place: str) -> str:
+    """In what the settings were measured differently, as sentences; empty if in nothing."""
+    there = [s for s in material.settings if s.has(place, s.last)]
+    found: dict[str, None] = {}
+    for other in there[1:]:
+        pair = [vars(s.conditions(place, s.last)) for s in (other, there[0])]
+        found |= dict.fromkeys(sentence.split(" is ")[0] for sentence in differences(*pair))
+    return f" Measured with different {', '.join(found)}." if found else ""
+
+
+OF_EPISODES = ("demonstrations", "episodes", "games", "failed_episodes", "turns")
+OF_TOKENS = ("tokens_sampled", "tokens_trained", "tokens_computed")
+
+
+def cost(material: Material) -> Table:
+    """What a run of each setting spent, in the mean over its seeds."""
+    rows: list[tuple[Cell, ...]] = []
+    columns: list[str] = []
+    for setting in material.settings:
+        spent = [_spent(record.ledger) for record in setting.records]
+        columns = list(spent[0])
+        rows.append((setting.label, *(round(sum(each[name] for each in spent) / len(spent), 1) for name in columns)))
+    note = (
+        "Per run, mean over seeds; a shared supervised stage is in every run that began with it. Tests cost no budget."
+    )
+    return Table("cost", "Cost", note, ("setting", *columns), tuple(rows))
+
+
+def _spent(ledger: Mapping[str, Any]) -> dict[str, float]:
+    account, seconds = ledger.get("budget") or {}, ledger["seconds"]
+    names = {"sft": "units: sft", "rl": "units: rl", "remainder": "units left"}
+    found = {title: account.get(part, 0.0) for part, title in names.items()}
+    found |= {name.replace("_", " "): ledger[name] for name in OF_EPISODES + OF_TOKENS}
+    found |= {f"seconds: {stage}": seconds.get(stage, 0.0) for stage in ("sft", "rl")}
+    return found | {"seconds: tests": sum(value for part, value in seconds.items() if "/" in part)}
+
+
+def paper(material: Material) -> Iterator[Table]:
+    """The paper's rows beside ours."""
+    if not material.paper:
+        return
+    found = {setting.label: setting for setting in material.settings}
+    rows = []
+    for label, theirs in material.paper.rows.items():
+        row: list[Cell] = [label]
+        for place, value in zip(material.objectives, theirs, strict=True):
+            setting = found.get(label)
+            ours = setting and setting.has(place, setting.last) and success(setting.tallies(place, setting.last))
+            row += [value, Estimate(*ours) if ours else None]
+        rows.append(tuple(row))
+    columns = [name for place in material.objectives for name in (f"paper: {place}", f"here: {place}")]
+    note = f"{material.paper.source}. Other set-up: {'; '.join(material.paper.differences)}."
+    yield Table("paper", "The paper's numbers beside these", note, ("setting", *columns), tuple(rows))

@@ -1,0 +1,103 @@
+"""What belongs together, and what is left out aloud."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lit_agents.errors import BadInput
+from lit_agents.report.material import read
+from tests.report.folders import CONFIG, at, run, study
+
+NONE, ONE, TWO = ({"a": a, "b": b} for a, b in ((False, False), (True, False), (True, True)))
+
+
+def test_runs_that_differ_in_their_seed_are_one_setting_and_others_are_named_by_what_differs(tmp_path: Path):
+    ppo = {"model": {"class_path": "lit_agents.algorithm.grpo.GRPO", "init_args": {"warmup": 5}}, "name": "other"}
+    folders = [
+        run(tmp_path / "two", {"base": NONE, "rl": ONE}, seed=2),
+        run(tmp_path / "one", {"base": NONE, "rl": TWO}, seed=1),
+        run(tmp_path / "warm", {"base": NONE, "rl": ONE}, seed=1, config=ppo),
+    ]
+    (material,) = read(folders)
+    assert [(s.label, s.seeds) for s in material.settings] == [("warmup=2", [1, 2]), ("warmup=5", [1])]
+    assert not material.gaps
+    (alone,) = read(folders[:2])
+    assert [s.label for s in alone.settings] == ["all runs"]
+
+
+def test_a_run_that_began_with_another_ones_supervised_stage_has_that_stage(tmp_path: Path):
+    start = run(tmp_path / "start", {"base": NONE, "sft": ONE}, config={"trainer": {"max_epochs": 0}})
+    checkpoint = start / "checkpoints" / "sft" / "last.ckpt"
+    folder = run(tmp_path / "rl", {"base": ONE, "rl": TWO}, config={"start_from": str(checkpoint)})
+    (material,) = read([folder])
+    (setting,) = material.settings
+    assert setting.stages == ["base", "sft", "rl"]
+    assert [setting.records[0].result("test", stage).rate for stage in setting.stages] == [0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"stages": {"base": NONE}}, "has not been tested after rl yet"),
+        ({"turn_limit": 3}, "its turn_limit is 3, not 2 as in"),
+        ({"seed": 1}, "it has the seed of"),
+        ({"elsewhere": {"rl": {"away": ONE}}}, "it was measured in test after base, test after rl, away after rl;"),
+    ],
+)
+def test_what_cannot_be_put_together_is_left_out_and_named(tmp_path: Path, change, words: str):
+    given = {"stages": {"base": NONE, "rl": ONE}, "seed": 2} | change
+    folders = [run(tmp_path / "one", {"base": NONE, "rl": ONE}), run(tmp_path / "two", **given)]
+    (material,) = read(folders)
+    assert material.settings[0].seeds == [1]
+    (gap,) = material.gaps
+    assert words in gap and str(tmp_path / "two") in gap
+
+
+def test_a_study_shows_what_has_ended_in_its_own_order_and_names_the_rest(tmp_path: Path):
+    run(tmp_path / "runs" / "x", {"base": ONE, "rl": TWO})
+    run(tmp_path / "sft" / "s", {"base": NONE, "sft": ONE})
+    run(tmp_path / "runs" / "y", {"base": NONE, "rl": ONE})
+    run(tmp_path / "runs" / "half", {"base": NONE, "rl": ONE}, seed=2)
+    (tmp_path / "runs" / "half" / "summary.json").write_text('{"seed": 2, "succ')
+    trials = [
+        {"label": "split 1", "runs": [at("y"), at("half")]},
+        {"label": "split 0", "runs": [at("x", "s")]},
+        {"label": "split 2", "state": "FAIL", "error": "out of memory"},
+        {"label": "split 3", "state": "RUNNING"},
+        {"label": "split 4", "state": "PRUNED"},
+        {"label": "split 5", "runs": [at("nowhere")]},
+    ]
+    (material,) = read([study(tmp_path, trials, order=["split 0", "split 1"], open=2)])
+    assert [(s.label, s.seeds, s.stages) for s in material.settings] == [
+        ("split 0", [1], ["base", "sft", "rl"]),
+        ("split 1", [1], ["base", "rl"]),
+    ]
+    said = "\n".join(material.gaps)
+    assert "2 settings have not been begun" in said and "split 2: out of memory" in said
+    assert "split 3: under way" in said and "split 4: given up, it fell behind" in said
+    assert "half" in said and "nowhere" in said and len(material.gaps) == 6
+
+
+def test_what_holds_nothing_is_refused(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match=r"empty: it holds neither study\.json nor"):
+        read([tmp_path / "empty"])
+    half = run(tmp_path / "half", {"base": NONE})
+    with pytest.raises(BadInput, match="half: there is no finished run"):
+        read([half])
+    (half / "config.yaml").write_text("a: [")
+    with pytest.raises(BadInput, match=r"config\.yaml: it cannot be read"):
+        read([half])
+    broken = study(tmp_path / "study", [])
+    (broken / "study.json").write_text('{"name": "x"}')
+    with pytest.raises(BadInput, match="cannot be read as a study"):
+        read([broken])
+
+
+def test_a_stage_that_was_all_there_should_be_is_an_end(tmp_path: Path):
+    imitation = {"model": {**CONFIG["model"], "class_path": "lit_agents.algorithm.sft.SFT"}}
+    for number, config in enumerate((imitation, {"trainer": {"max_epochs": 0}}, {"budget": {"sft_share": 1.0}})):
+        folder = run(tmp_path / str(number), {"base": NONE, "sft": ONE}, config=config)
+        assert read([folder])[0].settings[0].last == "sft"
