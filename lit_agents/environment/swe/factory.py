@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -91,6 +92,10 @@ class Factory:
             tried = _tried(home)
             kept = [home / f"{row['number']:05d}.json" for row in tried if not row["dropped"]]
             if len(kept) < count and _hopeful(tried):
+                wanted = f"{count - len(kept)} tasks from {package.title}"
+                print(
+                    f"Making {wanted} (its tests run for every bug that is tried; once).", file=sys.stderr, flush=True
+                )
                 clean = self._clean(package, home)
                 kept += self._more(package, clean, home, len(tried), count - len(kept))
         return kept[:count]
