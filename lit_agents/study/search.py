@@ -41,7 +41,7 @@ class Search:
         for number in storage.tried_again(trials):
             self.say(f"trial {number} was interrupted or failed; it is made again")
         while left := self._left(trials):
-            callbacks = [self._told]
+            callbacks = [self._told, self._enough]
             trials.optimize(self._trial, n_trials=left, n_jobs=jobs, catch=(RunFailed,), callbacks=callbacks)
 
     def check(self) -> int:
@@ -77,11 +77,19 @@ class Search:
         known = [trial.user_attrs.get(SETTING, trial.params) for trial in taken]
         return sum(setting not in known for setting in self.study.combinations())
 
+    def _enough(self, trials: optuna.Study, _: FrozenTrial) -> None:
+        """Stop where other workers have begun the rest."""
+        if not self._left(trials):
+            trials.stop()
+
     def _trial(self, trial: optuna.Trial) -> tuple[float, ...]:
         """The objectives, each the mean over the seeds."""
         storage.own(trial)
         setting = {name: factor.suggested(trial, name) for name, factor in self.study.factors.items()}
         trial.set_user_attr(SETTING, setting)
+        if self.study.sampler is None and storage.is_taken(trial, setting):
+            trial.set_user_attr(storage.SURPLUS, True)
+            raise optuna.TrialPruned("another worker has this setting")
         progress: Progress | None = None
         done: list[Done] = []
         for seed in self.study.seeds:
@@ -117,6 +125,8 @@ class Search:
 
     def _told(self, trials: optuna.Study, trial: FrozenTrial) -> None:
         """One line for a person."""
+        if storage.SURPLUS in trial.user_attrs:
+            return
         setting = ", ".join(f"{name} {level}" for name, level in trial.user_attrs.get(SETTING, trial.params).items())
         intervals = trial.user_attrs.get(INTERVALS, {})
         found = "; ".join(f"{n} {mean:.3f} ({low:.3f} - {high:.3f})" for n, (mean, low, high) in intervals.items())

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from lit_agents.errors import BadInput
 from lit_agents.processes import identity, is_gone
@@ -18,7 +21,9 @@ from lit_agents.study.design import Study
 
 HEARTBEAT, PATIENCE = 60, 300
 """Seconds between two signs of life of a trial on a server, and after which without one its worker counts as dead."""
-OWNER, IDENTITY, RETRIED = "owner", "lit_agents", "retry_history"
+OWNER, IDENTITY, RETRIED, SURPLUS = "owner", "lit_agents", "retry_history", "surplus"
+UNOWNED = 60
+"""Seconds after which a trial that nobody has called his is nobody's."""
 
 
 def opened(study: Study, home: Path, storage: str | None) -> optuna.Study:
@@ -75,7 +80,7 @@ def tried_again(study: optuna.Study) -> list[int]:
     retried = {number for trial in trials for number in trial.system_attrs.get(RETRIED, [])}
     queued = []
     for trial in trials:
-        gone = trial.state == TrialState.RUNNING and is_gone(str(trial.user_attrs.get(OWNER, "")))
+        gone = trial.state == TrialState.RUNNING and _is_nobodys(trial)
         if gone:
             _failed(study, trial.number)
         if trial.number not in retried and (gone or trial.state == TrialState.FAIL):
@@ -84,6 +89,19 @@ def tried_again(study: optuna.Study) -> list[int]:
                 RetryHeartbeatStaleTrialCallback()(study, trial)
             queued.append(trial.number)
     return queued
+
+
+def _is_nobodys(trial: FrozenTrial) -> bool:
+    if owner := str(trial.user_attrs.get(OWNER, "")):
+        return is_gone(owner)
+    begun = trial.datetime_start
+    return begun is not None and (datetime.now() - begun).total_seconds() > UNOWNED
+
+
+def is_taken(trial: optuna.Trial, setting: Mapping[str, Any]) -> bool:
+    """Whether an earlier trial has the setting; a grid gives one to several workers when nothing else is left."""
+    others = trial.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.COMPLETE))
+    return any(other.number < trial.number and other.params == setting for other in others)
 
 
 def _failed(study: optuna.Study, number: int) -> None:

@@ -19,10 +19,10 @@ TRIALS = "study.json"
 
 
 def latest(trials: optuna.Study) -> list[FrozenTrial]:
-    """In order; of one that was made again the last attempt alone."""
+    """In order; of one that was made again the last attempt alone, and none of what two workers would have made twice."""
     listed = trials.get_trials(deepcopy=False)
     again = {number for trial in listed for number in trial.system_attrs.get(storage.RETRIED, [])}
-    return [trial for trial in listed if trial.number not in again]
+    return [trial for trial in listed if trial.number not in again and storage.SURPLUS not in trial.user_attrs]
 
 
 def write_trials(trials: optuna.Study, study: Study, home: Path) -> None:

@@ -19,6 +19,8 @@ from lit_agents.study.room import Room
 from lit_agents.study.runs import Runs
 from lit_agents.study.search import Search
 from lit_agents.tune import main, parsed, resolve, tune
+from tests.report.browser import shown
+from tests.study.postgres import postgres
 
 ROOT = Path(__file__).parents[2]
 STUDY = """
@@ -91,11 +93,17 @@ def test_a_study_tries_every_setting_once_and_shares_supervised_stages(study: st
         assert run["config"]["budget"]["sft_share"] == written["budget"]["sft_share"] == trial.params["split"]
     stored = json.loads(Path("s/study.json").read_text())
     assert [row["state"] for row in stored["trials"]] == ["COMPLETE", "COMPLETE"]
+    levels = json.loads(Path("s/report/report.json").read_text())[0]["tables"]["success_longer"]["rows"]
+    by_label = {f"algorithm {t.params['algorithm']}, split {t.params['split']}": t.values[1] for t in trials.trials}
+    assert {row[0]: row[3]["mean"] for row in levels} == by_label
     capsys.readouterr()
     before = {path: path.stat().st_mtime_ns for path in Path("s").rglob("summary.json")}
     again = tune(["--config", "both.yaml", "--folder", "s"])  # nothing is left to do
     assert len(again.trials) == 2 and {p: p.stat().st_mtime_ns for p in Path("s").rglob("summary.json")} == before
     assert "grpo" in capsys.readouterr().out
+    seen = shown(Path("s/report/report.html"))
+    assert len(seen["tables"]["split-success_test"]) == 3 and len(seen["pictures"]) == 3 and seen["wide"] == 0
+    assert seen["chats"] and not seen["gaps"]
     Path("both.yaml").write_text(yaml.safe_dump(given | {"objectives": ["test"]}))
     with pytest.raises(BadInput, match="holds a study called split whose"):
         tune(["--config", "both.yaml", "--folder", "s"])
@@ -152,6 +160,38 @@ def test_a_killed_study_goes_on_and_makes_the_interrupted_trial_again(study: str
     made = {t.number: t.params["split"] for t in trials.trials if t.state.name == "COMPLETE"}
     assert sorted(made.values()) == [0.5, 1.0] and trials.trials[failed.number + 1].params == failed.params
     assert [row["number"] for row in json.loads(Path("s/study.json").read_text())["trials"]] == sorted(made)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_workers_share_one_study_on_a_server(study: str):
+    Path(study).write_text(STUDY.replace("[0.5, 1.0]", "[0.5, 0.6, 0.7, 1.0]"))
+    with postgres() as url:
+        command = [sys.executable, "-m", "lit_agents.tune", "--config", study, "--folder", "s", "--storage", url]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        workers = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        said = [worker.communicate(timeout=800)[0] for worker in workers]
+        assert [worker.returncode for worker in workers] == [0, 0]
+        trials = optuna.load_study(study_name="split", storage=url).trials
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    assert sorted(trial.params["split"] for trial in complete) == [0.5, 0.6, 0.7, 1.0]
+    assert len({trial.user_attrs["owner"] for trial in complete}) == 2  # both had a part
+    assert all("surplus" in trial.user_attrs for trial in trials if trial not in complete)
+    assert sum(text.count(": split ") for text in said) == 4  # a line for each, by who made it
+    stored = json.loads(Path("s/study.json").read_text())
+    assert sorted(row["setting"]["split"] for row in stored["trials"]) == [0.5, 0.6, 0.7, 1.0] and not stored["open"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_runs_at_once_are_the_runs_of_one_after_the_other(study: str):
+    def outcomes(folder: str) -> dict[str, object]:
+        summaries = {p.parent.name: json.loads(p.read_text()) for p in Path(folder).glob("runs/*/summary.json")}
+        return {name: [r["by_task"] for r in summary["success"].values()] for name, summary in summaries.items()}
+
+    tune(["--config", study, "--folder", "one"])
+    tune(["--config", study, "--folder", "both", "--jobs", "2"])
+    assert outcomes("one") == outcomes("both") and len(outcomes("one")) == 2
 
 
 @pytest.mark.slow
