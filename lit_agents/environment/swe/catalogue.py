@@ -21,8 +21,6 @@ from lit_agents.types import Task
 SPLITS = ("train", "sft", "validation", "test")
 ROW_SPLITS = ("train",) * 6 + ("sft",) * 2 + ("validation", "test")
 """Of ten rows."""
-SMALL = 25
-"""Lines of the longest function in tasks of ``generated-small``."""
 LABELS = ("package", "operator", "failing", "distance")
 
 
@@ -74,16 +72,9 @@ def row_tasks(spec: str, folder: Path, split: str, count: int) -> list[Task]:
 def _of_package(release: Package, spec: str, split: str, each: int, factory: Factory) -> list[Task]:
     """Those of one split among the first of a package; the training packages' are dealt out in turns."""
     double = split in ("sft", "train")
-    paths = factory.problems(release, 2 * each if double else each)
+    paths = factory.problems(release, 2 * each if double else each, small=spec == "generated-small")
     paths = paths[split == "train" :: 2] if double else paths
-    problems = [(path, Problem.load(path)) for path in paths]
-    return [
-        _task(spec, split, path, problem) for path, problem in problems if spec == "generated" or _is_small(problem)
-    ]
-
-
-def _is_small(problem: Problem) -> bool:
-    return problem.labels["patch_lines"] == "1" and int(problem.labels["function_lines"]) <= SMALL
+    return [_task(spec, split, path, Problem.load(path)) for path in paths]
 
 
 def _task(spec: str, split: str, path: Path, problem: Problem) -> Task:

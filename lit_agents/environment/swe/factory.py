@@ -14,19 +14,20 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 
 from filelock import FileLock
 
 from lit_agents.environment.swe.bugs import Site, is_bug, sites
-from lit_agents.environment.swe.difficulty import difficulty
+from lit_agents.environment.swe.difficulty import difficulty, is_small
 from lit_agents.environment.swe.packages import Package, code, source_of
 from lit_agents.environment.swe.problem import Problem, Requirements, load_tree, save_tree
 from lit_agents.environment.swe.results import PYTEST, run_tests
 from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.statement import statements
-from lit_agents.environment.swe.tree import File, changed, packed
+from lit_agents.environment.swe.tree import File, Tree, changed, packed
 from lit_agents.errors import BadInput
 from lit_agents.whole_files import write_whole
 
@@ -80,8 +81,11 @@ class Factory:
         """Where the files of packages are."""
         return self.folder / "trees"
 
-    def problems(self, package: Package, count: int) -> list[Path]:
+    def problems(self, package: Package, count: int, small: bool = False) -> list[Path]:
         """The first tasks of a package, made if they are not there; fewer if it does not give more.
+
+        Args:
+            small: of the bugs that are one line in a short function, see `is_small`.
 
         Raises:
             BadInput: the package cannot be had, or its tests do not run.
@@ -89,7 +93,8 @@ class Factory:
         home = self.folder / "packages" / package.title
         home.mkdir(parents=True, exist_ok=True)
         with FileLock(home / ".lock"):
-            tried = _tried(home)
+            log = home / ("tried-small.jsonl" if small else "tried.jsonl")
+            tried = _tried(log)
             kept = [home / f"{row['number']:05d}.json" for row in tried if not row["dropped"]]
             if len(kept) < count and _hopeful(tried):
                 wanted = f"{count - len(kept)} tasks from {package.title}"
@@ -97,7 +102,9 @@ class Factory:
                     f"Making {wanted} (its tests run for every bug that is tried; once).", file=sys.stderr, flush=True
                 )
                 clean = self._clean(package, home)
-                kept += self._more(package, clean, home, len(tried), count - len(kept))
+                tree = load_tree(self.trees, clean.tree)
+                rest = islice(candidates(package, tree, small), len(tried), None)
+                kept += self._more(package, clean, tree, rest, log, count - len(kept))
         return kept[:count]
 
     def _clean(self, package: Package, home: Path) -> Clean:
@@ -120,9 +127,10 @@ class Factory:
         write_whole(path, json.dumps(vars(clean), indent=1) + "\n")
         return clean
 
-    def _more(self, package: Package, clean: Clean, home: Path, first: int, count: int) -> list[Path]:
+    def _more(
+        self, package: Package, clean: Clean, tree: Tree, rest: Iterator[Candidate], log: Path, count: int
+    ) -> list[Path]:
         """Try candidates until there are so many tasks more, or no hope of any."""
-        tree = load_tree(self.trees, clean.tree)
         kept: list[Path] = []
         free: SimpleQueue[Sandbox] = SimpleQueue()
 
@@ -139,10 +147,9 @@ class Factory:
                 free.put(sandbox)
             with (
                 ThreadPoolExecutor(self._workers) as threads,
-                (home / "tried.jsonl").open("a", encoding="utf-8") as log,
+                log.open("a", encoding="utf-8") as lines,
             ):
                 waiting: deque[tuple[Candidate, Future[Problem | str]]] = deque()
-                rest = (candidate for candidate in candidates(package, tree) if candidate.number >= first)
                 dropped = 0
                 while len(kept) < count and dropped < MOST_DROPPED:
                     while len(waiting) < 2 * self._workers and (candidate := next(rest, None)):
@@ -152,12 +159,12 @@ class Factory:
                     candidate, result = waiting.popleft()
                     found = result.result()
                     if isinstance(found, Problem):
-                        kept.append(home / f"{candidate.number:05d}.json")
+                        kept.append(log.with_name(f"{candidate.number:05d}.json"))
                         found.save(kept[-1])
                     dropped = 0 if isinstance(found, Problem) else dropped + 1
                     row = {"number": candidate.number, "dropped": "" if isinstance(found, Problem) else found}
-                    log.write(json.dumps(row | {"operator": candidate.site.operator, "path": candidate.path}) + "\n")
-                    log.flush()
+                    lines.write(json.dumps(row | {"operator": candidate.site.operator, "path": candidate.path}) + "\n")
+                    lines.flush()
                 for _, result in waiting:
                     result.cancel()
         finally:
@@ -166,8 +173,8 @@ class Factory:
         return kept
 
 
-def candidates(package: Package, tree: dict[str, File]) -> Iterator[Candidate]:
-    """All bugs for a package in a fixed random order, in which the operators take turns."""
+def candidates(package: Package, tree: Tree, small: bool = False) -> Iterator[Candidate]:
+    """All bugs for a package, or the small ones, in a fixed random order, in which the operators take turns."""
     stream = random.Random(package.title)
     by_operator: dict[str, list[tuple[str, Site]]] = {}
     for path, text in code(tree).items():
@@ -181,13 +188,12 @@ def candidates(package: Package, tree: dict[str, File]) -> Iterator[Candidate]:
         for queue in queues:
             if queue:
                 path, site = queue.pop()
-                yield Candidate(number, path, site)
+                if not small or is_small(tree[path].data.decode(), site):
+                    yield Candidate(number, path, site)
                 number += 1
 
 
-def _tried_out(
-    package: Package, clean: Clean, tree: dict[str, File], candidate: Candidate, sandbox: Sandbox
-) -> Problem | str:
+def _tried_out(package: Package, clean: Clean, tree: Tree, candidate: Candidate, sandbox: Sandbox) -> Problem | str:
     """A problem, or why the bug is none."""
     path, site = candidate.path, candidate.site
     before = tree[path].data.decode()
@@ -222,9 +228,8 @@ def _tried_out(
     )
 
 
-def _tried(home: Path) -> list[dict[str, object]]:
+def _tried(path: Path) -> list[dict[str, object]]:
     """What was tried so far; a line that a kill has cut is not there, and its candidate is tried again."""
-    path = home / "tried.jsonl"
     if not path.is_file():
         return []
     whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
