@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from lit_agents.evaluation.bootstrap import success
+from lit_agents.report.front import front
 from lit_agents.report.material import Material, Setting
 from lit_agents.study.records import Record
 
@@ -99,12 +100,6 @@ def band(curves: Sequence[Sequence[Point]]) -> list[tuple[float, float, float, f
         ys = [y for _, y in points]
         found.append((sum(x for x, _ in points) / len(points), sum(ys) / len(ys), min(ys), max(ys)))
     return found
-
-
-def front(points: Sequence[Point]) -> list[int]:
-    """Numbers of the points that no other one is at least as high and as far to the right as, and more in one; left to right."""
-    kept = [i for i, (x, y) in enumerate(points) if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in points)]
-    return sorted(kept, key=lambda i: points[i])
 
 
 def _curves(figure: Any, material: Material) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,8 @@ class Material:
     """What is missing, and why; a sentence each."""
     objectives: tuple[str, ...] = (TEST,)
     paper: Paper | None = None
+    searched: bool = False
+    """Whether a sampler chose settings by the objectives."""
 
     @property
     def places(self) -> list[str]:
@@ -112,12 +114,13 @@ def _of_study(folder: Path) -> Material:
             gaps += [f"{label}: {sentence}" for sentence in lost]
             settings += [Setting(label, records)] if records else []
         paper = Paper(**content["paper"]) if content["paper"] else None
+        order = {name: i for i, name in enumerate(content["order"])}
+        searched = bool(content["searched"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"it cannot be read as a study ({type(error).__name__}: {error})."
         raise BadInput(str(path), reason, "Call lit_agents.tune again, which writes it anew.") from error
-    order = {name: i for i, name in enumerate(content["order"])}
     settings.sort(key=lambda setting: order.get(setting.label, len(order)))
-    return _sound(Material(title, tuple(settings), tuple(gaps), objectives, paper))
+    return _sound(Material(title, tuple(settings), tuple(gaps), objectives, paper, searched))
 
 
 def _records(runs: Sequence[Mapping[str, Any]], folder: Path) -> tuple[tuple[Record, ...], list[str]]:
@@ -142,7 +145,7 @@ def _sound(material: Material) -> Material:
             else:
                 kept.append(record)
         settings.append(Setting(setting.label, tuple(kept)))
-    return Material(material.title, tuple(settings), tuple(gaps), material.objectives, material.paper)
+    return replace(material, settings=tuple(settings), gaps=tuple(gaps))
 
 
 def _unlike(record: Record, first: Record) -> str:

@@ -11,6 +11,7 @@ from lit_agents.evaluation.bootstrap import difference, success
 from lit_agents.evaluation.paired import holm, sign_flip
 from lit_agents.evaluation.result import Conditions, differences
 from lit_agents.evaluation.samples import Tally
+from lit_agents.report.front import front
 from lit_agents.report.material import Material
 
 MOST_COMPARED = 8
@@ -49,7 +50,8 @@ class Table:
 
 def tables(material: Material) -> list[Table]:
     """All that there is something for."""
-    found = [table for place in material.places for table in (levels(material, place), gains(material, place))]
+    found = [*chosen(material)]
+    found += [table for place in material.places for table in (levels(material, place), gains(material, place))]
     found += [compared(material, place) for place in material.places]
     found += [cost(material), *paper(material)]
     return [table for table in found if table.rows]
@@ -100,10 +102,11 @@ PAIRED = (
 def compared(material: Material, place: str) -> Table:
     """Settings against each other, after their last stages."""
     there = [s for s in material.settings if s.has(place, s.last)]
-    rates = {s.label: success(s.tallies(place, s.last))[0] for s in there}
-    chosen = sorted(there, key=lambda s: -rates[s.label])[:MOST_COMPARED]
+    by = material.objectives[0] if material.searched else place  # tests are not what a search goes by
+    rates = {s.label: success(s.tallies(by, s.last))[0] for s in there}
+    highest = sorted(there, key=lambda s: -rates[s.label])[:MOST_COMPARED]
     rows: list[list[Cell]] = []
-    for first, second in combinations(chosen, 2):
+    for first, second in combinations(highest, 2):
         seeds = [seed for seed in first.seeds if seed in second.seeds]
         if seeds and _same_tasks(*(s.conditions(place, s.last) for s in (first, second))):
             pair = [s.tallies(place, s.last, seeds) for s in (first, second)]
@@ -115,6 +118,25 @@ def compared(material: Material, place: str) -> Table:
     note += f" The {MOST_COMPARED} highest of {len(there)}." if len(there) > MOST_COMPARED else ""
     columns = ("setting", "against", "difference", "p", "p, corrected", "seeds")
     return Table(f"compared_{place}", f"Compared: {place}", note, columns, full)
+
+
+def chosen(material: Material) -> Iterator[Table]:
+    """What a search comes to: the settings that no other one beats in its objectives, and what they do elsewhere."""
+    if not material.searched or not material.settings:
+        return
+    points = [[success(s.tallies(place, s.last))[0] for place in material.objectives] for s in material.settings]
+    rows = []
+    for number in reversed(front(points)):
+        setting = material.settings[number]
+        there = [setting.has(place, setting.last) for place in material.places]
+        cells = [
+            Estimate(*success(setting.tallies(place, setting.last))) if has else None
+            for place, has in zip(material.places, there, strict=True)
+        ]
+        rows.append((setting.label, *cells))
+    note = f"Chosen by {' and '.join(material.objectives)}, where the best of many looks better than it is; the other columns had"
+    columns = ("setting", *material.places)
+    yield Table("chosen", "Chosen", f"{note} no part in the choice.", columns, tuple(rows))
 
 
 def _paired(first: list[Tally], second: list[Tally]) -> list[Cell]:

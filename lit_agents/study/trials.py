@@ -34,6 +34,7 @@ def write_trials(trials: optuna.Study, study: Study, home: Path) -> None:
         "identity": study.identity(),
         "factors": {name: factor.choices for name, factor in study.factors.items()},
         "objectives": study.objectives,
+        "searched": study.sampler is not None,
         "seeds": study.seeds,
         "budget": study.total,
         "paper": study.paper and asdict(study.paper),

@@ -83,7 +83,15 @@ def study(folder: Path, trials: list[dict[str, Any]], **changed: Any) -> Path:
     for number, trial in enumerate(trials):
         row = {"number": number, "state": "COMPLETE", "error": None, "setting": {}, "runs": []}
         rows.append(row | trial | {"label": trial["label"]})
-    content = {"name": "split", "objectives": ["test"], "paper": None, "open": 0, "order": [], "trials": rows}
+    content = {
+        "name": "split",
+        "objectives": ["test"],
+        "searched": False,
+        "paper": None,
+        "open": 0,
+        "order": [],
+        "trials": rows,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.json").write_text(json.dumps(content | changed))
     return folder

@@ -12,7 +12,8 @@ from lit_agents.evaluation.bootstrap import difference
 from lit_agents.evaluation.intervals import wilson
 from lit_agents.evaluation.paired import holm
 from lit_agents.report.__main__ import main
-from lit_agents.report.figures import band, curve, front
+from lit_agents.report.figures import band, curve
+from lit_agents.report.front import front
 from lit_agents.report.material import Material, read
 from lit_agents.report.tables import Estimate, Table, tables
 from tests.report.folders import at, run, study
@@ -88,6 +89,21 @@ def test_other_tasks_are_not_paired(tmp_path: Path):
     (material,) = read([one, two])
     assert not [t for t in tables(material) if t.name == "compared_test"]
     assert table(material, "success_test").note.endswith("Measured with different environment.task_files.")
+
+
+def test_a_search_shows_what_it_chose_and_what_that_does_elsewhere(tmp_path: Path):
+    def trial(name: str, home: str, away: str, test: str) -> dict[str, object]:
+        places = {stage: {"home": won(home), "away": won(away)} for stage in ("base", "rl")}
+        run(tmp_path / "runs" / name, {"base": won("0" * 8), "rl": won(test)}, 1, places)
+        return {"label": name, "runs": [at(name)]}
+
+    trials = [trial("a", "11110000", "10000000", "10000000"), trial("b", "11000000", "11000000", "11111111")]
+    trials += [trial("c", "11000000", "10000000", "11111111")]  # a is better at home, b away
+    (material,) = read([study(tmp_path, trials, objectives=["home", "away"], searched=True)])
+    found = table(material, "chosen")
+    assert [row[0] for row in found.rows] == ["a", "b"] and found.columns == ("setting", "home", "away", "test")
+    assert [cell.mean for cell in found.rows[0][1:] if isinstance(cell, Estimate)] == [0.5, 0.125, 0.125]
+    assert [row[:2] for row in table(material, "compared_test").rows] == [("a", "b"), ("a", "c"), ("b", "c")]
 
 
 def test_costs_are_means_over_seeds(material: Material):
