@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.fault import Fault
 
+GATHERED, TABLES = ("tests/report/test_material.py",), ("tests/report/test_tables.py",)
 PLAN, BUDGET = ("tests/rollout/test_budget.py",), ("tests/integration/test_budget.py",)
 
 STUDY_FAULTS = [
@@ -22,4 +23,23 @@ STUDY_FAULTS = [
           "other._limits = limits", "assert limits", BUDGET),
     Fault("measure on the test tasks what settings are chosen by", "evaluate.py",
           "tasks = data.split(split)", 'tasks = data.split("test")', BUDGET),
+    Fault("report a run without a number of its own", "report/material.py",
+          "if record.seed == first.seed:", "if not record.seed:", GATHERED),
+    Fault("report trials that have not ended", "report/material.py",
+          'if row["state"] != "COMPLETE":', 'if row["state"] == "PRUNED":', GATHERED),
+    Fault("report a run that has not ended as if SFT had been its end", "report/loose_runs.py",
+          "if record.last != (wanted := _ends_with(config)):", "if not (wanted := _ends_with(config)):", GATHERED),
+    Fault("pair what was measured on other tasks", "report/tables.py",
+          'return first.environment.get("task_files") == second', "return bool(first) or second", TABLES),
+    Fault("take a difference without spread for certain", "evaluation/bootstrap.py",
+          "if low == high:", "if low > high:", TABLES),
+    Fault("correct every comparison as if it were the last", "evaluation/paired.py",
+          "(len(ps) - rank) * ps[i]", "ps[i]", TABLES),
+    Fault("call what is beaten in one thing beaten", "report/front.py",
+          "and all(a >= b for", "and any(a > b for", TABLES),
+    Fault("draw curves over the last iteration's cost", "report/figures.py", "spent += price *", "spent = price *", TABLES),
+    Fault("choose a search's settings by their tests", "report/tables.py",
+          "by = material.objectives[0] if material.searched else place", "by = place", TABLES),
+    Fault("write what an episode said into the page as it is", "report/writing.py",
+          "autoescape=True", "autoescape=False", ("tests/report/test_page.py::test_what_a_run_said_is_text",)),
 ]  # fmt: skip
