@@ -4,10 +4,12 @@
 
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-# Sandboxes are attacked in earnest where there are any: as root on Debian or Ubuntu, what they need is installed.
-if [[ $EUID == 0 ]] && command -v apt-get >/dev/null && ! { command -v dockerd && command -v bwrap; } >/dev/null; then
-    echo "set-up: installing docker.io and bubblewrap, which the tests of sandboxes need ..." >&2
-    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends docker.io bubblewrap; } \
+# Sandboxes, a browser and a database server are tried in earnest where there are any: as root on Debian or Ubuntu they are installed.
+if [[ $EUID == 0 ]] && command -v apt-get >/dev/null &&
+    ! { command -v dockerd && command -v bwrap && command -v chromium && ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1; then
+    needed=(docker.io bubblewrap chromium postgresql)
+    echo "set-up: installing ${needed[*]}, which some tests need ..." >&2
+    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${needed[@]}"; } \
         >.venv/apt.log 2>&1 || echo "set-up: that failed (.venv/apt.log); their tests will be skipped" >&2
 fi
 
