@@ -24,7 +24,7 @@ from lit_agents.environment.swe.bugs import Site, is_bug, sites
 from lit_agents.environment.swe.difficulty import difficulty, is_small
 from lit_agents.environment.swe.packages import Package, code, source_of
 from lit_agents.environment.swe.problem import Problem, Requirements, load_tree, save_tree
-from lit_agents.environment.swe.results import PYTEST, run_tests
+from lit_agents.environment.swe.results import PYTEST, run_tests, steady
 from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.statement import statements
 from lit_agents.environment.swe.tree import File, Tree, changed, packed
@@ -119,7 +119,7 @@ class Factory:
             for _ in range(2):
                 sandbox.reset(packed(tree))
                 runs.append(run_tests(sandbox, COMMAND, 600.0))
-        passed = runs[0].passed & runs[1].passed
+        passed = steady(runs[0].passed, runs[1].passed)
         if not passed:
             said = runs[0].done.output.decode(errors="replace").strip()[-300:]
             raise BadInput(package.title, f"none of its tests passes as it is: {said}", "Choose another package.")

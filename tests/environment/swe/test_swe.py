@@ -13,7 +13,7 @@ from lit_agents.environment.pool import EnvPool, Failure
 from lit_agents.environment.swe import SweGym
 from lit_agents.environment.swe.commands import observed, parsed
 from lit_agents.environment.swe.problem import Problem
-from lit_agents.environment.swe.results import Ran
+from lit_agents.environment.swe.results import Ran, steady
 from lit_agents.environment.swe.sandbox.base import Completed
 from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
 from lit_agents.environment.swe.written_tests import RecordedCalls
@@ -219,6 +219,15 @@ def test_tasks_are_the_same_however_many_are_asked_for_and_go_on_after_a_kill(
     assert swe.tasks("generated", "test", COUNT) == tasks
     sft, train = swe.tasks("generated", "sft", 3), swe.tasks("generated", "train", 3)
     assert not {task.id for task in sft} & {task.id for task in train}
+
+
+def test_tests_that_have_other_names_every_time_count_for_nothing():
+    first = frozenset(
+        {"a.py::alone", "a.py::flaky", "a.py::set[one-pair0]", "a.py::set[two-pair1]", "a.py::set[six-pair2]"}
+    )
+    second = frozenset({"a.py::alone", "a.py::set[one-pair0]", "a.py::set[six-pair1]", "a.py::set[two-pair2]"})
+    assert steady(first, second) == {"a.py::alone"}  # not [one-pair0], which met its name again by chance
+    assert steady(first, first) == first
 
 
 def test_bad_input_names_what_is_wrong(home: Path, little: str, tasks: list[Task], tmp_path: Path):
