@@ -7,6 +7,7 @@ these commands, on several machines if the storage is a server, share one study.
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,12 +102,24 @@ def tune(args: Sequence[str] | None = None) -> optuna.Study:
     return trials
 
 
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def _say(line: str) -> None:
     print(line, flush=True)
 
 
 def _command(args: Sequence[str] | None) -> None:
-    failed = [trial for trial in latest(tune(args)) if trial.state == TrialState.FAIL]
+    handler = signal.signal(signal.SIGTERM, _interrupted)  # a scheduler's word
+    try:
+        trials = tune(args)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on.", file=sys.stderr)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    failed = [trial for trial in latest(trials) if trial.state == TrialState.FAIL]
     if failed:
         reason = f"{len(failed)} trials failed, the last one with: {failed[-1].user_attrs.get('error', 'no word')}"
         raise BadInput("study", reason, "Mend the cause, then give the same command again.")

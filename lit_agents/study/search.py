@@ -40,9 +40,13 @@ class Search:
         """
         for number in storage.tried_again(trials):
             self.say(f"trial {number} was interrupted or failed; it is made again")
-        while left := self._left(trials):
-            callbacks = [self._told, self._enough]
-            trials.optimize(self._trial, n_trials=left, n_jobs=jobs, catch=(RunFailed,), callbacks=callbacks)
+        try:
+            while left := self._left(trials):
+                callbacks = [self._told, self._enough]
+                trials.optimize(self._trial, n_trials=left, n_jobs=jobs, catch=(RunFailed,), callbacks=callbacks)
+        except KeyboardInterrupt:
+            storage.give_back(trials)
+            raise
 
     def check(self) -> int:
         """Refuse, before anything is run, whatever combination cannot be; how many there are, 0 if nobody can list them.

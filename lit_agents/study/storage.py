@@ -91,6 +91,14 @@ def tried_again(study: optuna.Study) -> list[int]:
     return queued
 
 
+def give_back(study: optuna.Study) -> None:
+    """End what this process is at, so that it is made again, on another machine too, which cannot see that it is gone."""
+    mine = identity(os.getpid())
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if trial.user_attrs.get(OWNER) == mine:
+            _failed(study, trial.number)
+
+
 def _is_nobodys(trial: FrozenTrial) -> bool:
     if owner := str(trial.user_attrs.get(OWNER, "")):
         return is_gone(owner)
