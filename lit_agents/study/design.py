@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import optuna
@@ -44,6 +45,8 @@ class Study:
     """What is varied."""
     settings: Settings = field(default_factory=Settings)
     """Of every run, over its configuration and over levels that are files; nested as in a configuration."""
+    over: list[str] = field(default_factory=list)
+    """Files laid over the settings: the same study at another scale."""
     seeds: list[int] = field(default_factory=lambda: [1])
     """Every setting is run with each of them; so all settings see the same tasks in the same order."""
     objectives: list[str] = field(default_factory=lambda: ["test"])
@@ -85,7 +88,7 @@ class Study:
             self.paper.check(self.labels(), len(self.objectives))
 
     def _is_test(self, objective: str) -> bool:
-        places = self.settings.content.get("elsewhere", {})
+        places = self.common.get("elsewhere", {})
         return objective == "test" or places.get(objective, {}).get("split", "test") == "test"
 
     def combinations(self) -> Iterator[dict[str, Level]]:
@@ -99,7 +102,7 @@ class Study:
         return [] if self.sampler else [label_of(setting) for setting in self.combinations()]
 
     def configuration(self, setting: Setting, seed: int) -> dict[str, Any]:
-        """The configuration of one run: the base, levels that are files, the study's settings, the other levels, the seed.
+        """The configuration of one run: the base, levels that are files, what all runs have, the other levels, the seed.
 
         Raises:
             BadInput: a file cannot be read.
@@ -110,7 +113,7 @@ class Study:
             config = merged(config, read_settings(path))
         for name in files:
             config = merged(config, self.factors[name].settings(setting[name]))
-        config = merged(config, self.settings.content)
+        config = merged(config, self.common)
         for name in (n for n in self.factors if n not in files):
             config = merged(config, self.factors[name].settings(setting[name]))
         config = merged(config, {"name": self.name, "seed_everything": seed})
@@ -123,11 +126,23 @@ class Study:
         init |= {"group": self.name, "name": title, "save_dir": "wandb"}
         return {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": init}
 
+    @cached_property
+    def common(self) -> dict[str, Any]:
+        """Settings of every run: the study's, and what is laid over them.
+
+        Raises:
+            BadInput: a file cannot be read.
+        """
+        config: dict[str, Any] = dict(self.settings.content)
+        for path in self.over:
+            config = merged(config, read_settings(path))
+        return config
+
     @property
     def total(self) -> float | None:
-        """Units that each run may spend; None without a budget in ``settings``."""
+        """Units that each run may spend; None without a budget for all of them."""
         try:
-            return float(found(self.settings.content, "budget.total"))
+            return float(found(self.common, "budget.total"))
         except (KeyError, TypeError):
             return None
 
@@ -138,6 +153,6 @@ class Study:
             for name, factor in self.factors.items()
         }
         base = [read_settings(path) for path in self.base]
-        content: dict[str, Any] = {"base": base, "factors": factors, "settings": self.settings.content}
+        content: dict[str, Any] = {"base": base, "factors": factors, "settings": self.common}
         content |= {"objectives": self.objectives, "seeds": self.seeds}
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]

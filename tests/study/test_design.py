@@ -14,6 +14,7 @@ from lit_agents.study.factors import Factor
 from lit_agents.study.overlay import Settings
 from lit_agents.study.pruning import _validations
 from lit_agents.study.supervised import shared_stage, stage_digest
+from lit_agents.tune import parsed
 
 SPLIT = Factor(flag="budget.sft_share", values=[0.0, 0.5])
 RATE = Factor(flag="model.lr", low=1e-5, high=1e-3, log=True)
@@ -26,6 +27,38 @@ def base(tmp_path: Path) -> str:
         "name: base\nmodel: {class_path: A, init_args: {x: 1}}\ndata: {tasks: t, n: 1}\n"
     )
     return str(tmp_path / "base.yaml")
+
+
+SCALE = Path(__file__).parents[2] / "sweeps" / "scale"
+
+
+@pytest.mark.parametrize(
+    "name", ["sft_rl_split", "algorithms", "complexity", "step_limit", "transfer", "reward_density"]
+)
+def test_a_shipped_study_of_textworld_has_another_scale(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(SCALE.parents[1])
+    here, _ = parsed(["--config", f"sweeps/{name}.yaml"])
+    there, _ = parsed(["--config", f"sweeps/{name}.yaml", "--over", "[sweeps/scale/paper.yaml]"])
+    assert here.identity() != there.identity() and here.labels() == there.labels()
+    for setting in there.combinations():
+        config = there.configuration(setting, 1)
+        assert config["model"]["init_args"]["policy"]["init_args"]["weights"].startswith("Qwen/")
+        assert (config["trainer"]["devices"], config["data"]["schedule"]["tasks"]) == (8, 64)
+        small = here.configuration(setting, 1)
+        assert (config["data"]["tasks"], config["model"]["class_path"]) == (
+            small["data"]["tasks"],
+            small["model"]["class_path"],
+        )
+        assert config.get("budget") == small.get("budget")
+
+
+def test_a_file_over_the_settings_sets_the_budget_for_all(base: str, tmp_path: Path):
+    (tmp_path / "large.yaml").write_text("budget: {total: 500}\nmodel: {init_args: {x: 9}}\n")
+    settings = Settings({"budget": {"total": 10, "prices": {"episode": 2}}, "model": {"init_args": {"x": 2}}})
+    study = Study("s", [base], {"split": SPLIT}, settings, [str(tmp_path / "large.yaml")])
+    config = study.configuration({"split": 0.5}, 1)
+    assert study.total == 500 and config["budget"] == {"total": 500, "prices": {"episode": 2}, "sft_share": 0.5}
+    assert config["model"]["init_args"]["x"] == 9
 
 
 def test_levels_lie_over_settings_and_files_under_them(base: str, tmp_path: Path):
