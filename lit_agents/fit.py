@@ -35,7 +35,7 @@ from lit_agents.errors import BadInput
 from lit_agents.evaluate import checkpoint_of, measure, policy_player
 from lit_agents.evaluation.report import draw_curve, print_table
 from lit_agents.evaluation.result import Result
-from lit_agents.planning import RunPlan, planned
+from lit_agents.planning import RunPlan, planned, refuse_another_start
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.elsewhere import Elsewhere
 from lit_agents.run_folder import Mark, RunFolder, is_first
@@ -174,8 +174,8 @@ class Run:
             found[place] = result
         self.results[name], self.elsewhere[name] = found.pop("test"), found
         self.marks[name] = self.folder.mark()
+        self.folder.write_json("ledger.json", data.account())  # a run with the summary of its last stage has ended
         self.folder.write_json("summary.json", self.summary())
-        self.folder.write_json("ledger.json", data.account())
 
     def summary(self) -> dict[str, Any]:
         """What ``summary.json`` holds."""
@@ -235,6 +235,8 @@ def fit(args: Sequence[str] | None = None) -> Run:
     data, module, plan = cli.datamodule, cli.model, planned(cli)
     run = open_run(cli, plan)
     run.start = checkpoint_of(cli, "start_from")
+    if run.start and cli.value("budget"):
+        refuse_another_start(plan, run.start[type(data).__qualname__]["ledger"])
     needed = {"sft" if module.demonstrated else "train": None, "validation": None, "test": None}
     try:
         data.preflight(module.policy.chat, **needed, **({"sft": plan.demonstrations} if plan.supervised else {}))

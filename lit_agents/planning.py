@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -45,7 +47,9 @@ def planned(cli: AgentCLI) -> RunPlan:
             raise BadInput(f"elsewhere.{place}", "the name is taken, or has a slash.", "Choose another one.")
     plan = _bought(cli, budget, device, processes) if budget else _given(cli, device)
     if plan.demonstrations % processes:
-        raise BadInput("sft.demonstrations", f"cannot be shared by {processes} processes.", "Use a multiple of it.")
+        name = "budget.sft_share" if budget else "sft.demonstrations"
+        reason = f"{plan.demonstrations} demonstrations cannot be shared by {processes} processes."
+        raise BadInput(name, reason, f"Let it be a multiple of {processes}.")
     schedule, count = data.schedule, data.counts["train"]
     most = max([schedule.tasks, plan.spending.last] if plan.spending else [schedule.tasks])
     if most > count:
@@ -89,12 +93,36 @@ def _bought(cli: AgentCLI, budget: Budget, device: torch.device, processes: int)
         raise BadInput("data.schedule.resample_rounds", reason, "Set it to 0, or leave out the budget.")
     supervised = sft if bought else None
     if budget.prices.game:
-        games, given = budget.games(), cli.datamodule.counts["train"]
-        if games and (games != given or not epochs):
-            reason = f"the budget pays for {games} games; data.train_tasks is {given}, trainer.max_epochs {epochs}."
-            raise BadInput("budget.prices.game", reason, f"Set data.train_tasks to {games} and max_epochs to a number.")
-        return RunPlan(device, supervised, bought, epochs if games else 0, None)
+        return RunPlan(device, supervised, bought, _games(cli, budget), None)
     if epochs is not None:
         raise BadInput("trainer.max_epochs", "the budget says how long RL is.", "Set it to null.")
     spending = budget.plan(schedule, processes)
     return RunPlan(device, supervised, bought, spending.iterations, spending)
+
+
+def _games(cli: AgentCLI, budget: Budget) -> int:
+    """Iterations of RL where games are what is paid for."""
+    games, given, epochs = budget.games(), cli.datamodule.counts["train"], cli.value("trainer").max_epochs
+    if not games and budget.sft_share < 1:
+        reason = f"{float(budget.for_rl):g} units are left for RL, less than a game costs."
+        raise BadInput("budget", reason, "Raise budget.total, or set budget.sft_share to 1 for SFT alone.")
+    if games and (games != given or not epochs):
+        reason = f"the budget pays for {games} games; data.train_tasks is {given}, trainer.max_epochs {epochs}."
+        raise BadInput("budget.prices.game", reason, f"Set data.train_tasks to {games} and max_epochs to a number.")
+    return int(epochs) if games else 0
+
+
+def refuse_another_start(plan: RunPlan, spent: Mapping[str, Any]) -> None:
+    """Of a run with a budget: what it begins with must have cost what the budget says.
+
+    Args:
+        spent: `lit_agents.rollout.ledger.Ledger.total` of the run it begins with.
+
+    Raises:
+        BadInput: it has other demonstrations behind it, or RL.
+    """
+    there = {name: spent[name] for name in ("demonstrations", "episodes", "games")}
+    if there != {"demonstrations": plan.demonstrations, "episodes": 0, "games": 0}:
+        found = ", ".join(f"{count} {name}" for name, count in there.items())
+        reason = f"behind it are {found}; the budget buys {plan.demonstrations} demonstrations for that stage."
+        raise BadInput("start_from", reason, "Begin with a supervised stage of that size, or leave out the budget.")

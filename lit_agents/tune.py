@@ -83,7 +83,9 @@ def tune(args: Sequence[str] | None = None) -> optuna.Study:
     """The command as a function: all trials, and a table of them."""
     study, given = parsed(args)
     home = Path(given.folder or STUDIES / study.name)
-    search = Search(study, Runs(home, resolve, Room(given.jobs)), _say)
+    search = Search(
+        study, Runs(home, resolve, Room(given.jobs)), _say, lambda trials: write_trials(trials, study, home)
+    )
     home.mkdir(parents=True, exist_ok=True)
     count = search.check()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

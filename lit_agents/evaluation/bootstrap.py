@@ -12,6 +12,7 @@ from lit_agents.evaluation.samples import Tally
 
 DRAWS = 10_000
 LEVEL = 0.95
+FEW = 5
 
 
 def rates(tallies: Sequence[Tally]) -> NDArray[np.float64]:
@@ -58,14 +59,20 @@ def interval(table_ST: NDArray[np.float64], draws: int = DRAWS) -> tuple[float, 
 
 
 def success(tallies: Sequence[Tally]) -> tuple[float, float, float]:
-    """The success rate over seeds and tasks with its `interval`; where all or none was won, Wilson's over the tasks.
+    """The success rate over seeds and tasks with its `interval`; if less than `FEW` were won or lost, no narrower than Wilson's.
+
+    Drawing again cannot find what was hardly ever seen. Wilson's is over the tasks: runs of one task are no independent trials.
 
     Raises:
         ValueError: nothing was played.
     """
     table_ST = rates(tallies)
     mean, low, high = interval(table_ST)
-    return (mean, *wilson(mean * table_ST.shape[1], table_ST.shape[1])) if mean in (0.0, 1.0) else (mean, low, high)
+    won, played = (sum(each[i] for tally in tallies for each in tally.values()) for i in (0, 1))
+    if min(won, played - won) < FEW:
+        lowest, highest = wilson(mean * table_ST.shape[1], table_ST.shape[1])
+        return mean, min(low, lowest), max(high, highest)
+    return mean, low, high
 
 
 def difference(first: Sequence[Tally], second: Sequence[Tally]) -> tuple[float, float, float]:

@@ -82,8 +82,9 @@ def curve(record: Record, column: str) -> list[Point]:
     if not path.is_file():
         return []
     budget = (yaml.safe_load((record.folder / "config.yaml").read_text(encoding="utf-8")) or {}).get("budget")
-    price = budget["prices"]["episode"] if budget else 1.0
-    spent = budget["prices"]["demonstration"] * record.ledger["demonstrations"] if budget else 0.0
+    prices = budget["prices"] if budget and budget["prices"]["episode"] else None  # games may be what is paid for
+    price = prices["episode"] if prices else 1.0
+    spent = prices["demonstration"] * record.ledger["demonstrations"] if prices else 0.0
     points = []
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -111,7 +112,7 @@ def _curves(figure: Any, material: Material) -> None:
             if points:
                 x, mean, low, high = zip(*points, strict=True)
                 colour, style = COLOURS[i % len(COLOURS)], "o-" if column.startswith("validation") else "-"
-                axes.plot(x, mean, style, color=colour, markersize=3, linewidth=1.2, label=setting.label)
+                axes.plot(x, mean, style, color=colour, markersize=3, linewidth=1.2, label=_plain(setting.label))
                 axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set(title=title, xlabel="units spent, or episodes of RL without a budget", ylim=(-0.02, 1.02))
         axes.grid(alpha=0.25)
@@ -133,8 +134,8 @@ def _heat(figure: Any, material: Material) -> None:
                 )
                 axes.text(column + 0.5, row + 0.5, f"{rate:.3f}", ha="center", va="center")
     axes.set(xlim=(0, len(places)), ylim=(len(settings), 0))
-    axes.set_xticks([i + 0.5 for i in range(len(places))], places)
-    axes.set_yticks([i + 0.5 for i in range(len(settings))], [s.label for s in settings])
+    axes.set_xticks([i + 0.5 for i in range(len(places))], [_plain(place) for place in places])
+    axes.set_yticks([i + 0.5 for i in range(len(settings))], [_plain(s.label) for s in settings])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
@@ -153,7 +154,7 @@ def _frontier(figure: Any, material: Material) -> None:
         axes.plot([points[i][1] for i in best], [points[i][2] for i in best], "--", color=INK, alpha=0.5, linewidth=1)
         for i, (name, x, y) in enumerate(points):
             axes.plot(x, y, "o", color=COLOURS[i % len(COLOURS)])
-            axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+            axes.annotate(_plain(name), (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
         axes.margins(x=0.2, y=0.15)
         axes.set(xlabel=label, ylabel=f"success: {first}")
         axes.grid(alpha=0.25)
@@ -168,3 +169,8 @@ def _seconds(setting: Setting) -> float:
         sum(record.ledger["seconds"].get(stage, 0.0) for stage in ("sft", "rl")) for record in setting.records
     ]
     return sum(spent) / len(spent)
+
+
+def _plain(text: str) -> str:
+    """Dollars would begin a formula."""
+    return text.replace("$", r"\$")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ def grouped(folders: Sequence[Path]) -> tuple[dict[str, tuple[Record, ...]], lis
         try:
             config, start = _config(folder), _start(folder)
             record = Record.of(folder, start)
+            if start is None and config.get("start_from"):  # what it calls its base is what it began with
+                stages = {"start" if name == "base" else name: found for name, found in record.stages.items()}
+                record = replace(record, stages=stages)
             if record.last != (wanted := _ends_with(config)):
                 raise BadInput(str(folder), f"it has not been tested after {wanted} yet.", "Let the run end.")
         except BadInput as error:
@@ -48,10 +52,12 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _start(folder: Path) -> Path | None:
-    """The run that another one began with, if it can still be read."""
-    chosen = _config(folder).get("start_from")
-    start = Path(chosen).resolve().parents[2] if chosen else None
-    return start if start and (start / "summary.json").is_file() else None
+    """The run whose supervised stage another one began with, if it can still be read."""
+    checkpoint = Path(_config(folder).get("start_from") or "")
+    if checkpoint.parent.name != "sft" or len(checkpoint.parts) < 4:
+        return None
+    start = checkpoint.resolve().parents[2]
+    return start if (start / "summary.json").is_file() else None
 
 
 def _ends_with(config: dict[str, Any]) -> str:

@@ -89,7 +89,7 @@ def gains(material: Material, place: str) -> Table:
             row += _paired(setting.tallies(place, after), setting.tallies(place, before)) if there else [None, None]
         if any(cell is not None for cell in row[1:]):
             rows.append(tuple(row))
-    columns = [name for before, after in steps for name in (f"{after} - {before}", f"p ({after})")]
+    columns = [name for before, after in steps for name in (f"{after} - {before}", f"p ({after} - {before})")]
     return Table(f"gain_{place}", f"Gain of a stage: {place}", PAIRED, ("setting", *columns), tuple(rows))
 
 
@@ -114,7 +114,7 @@ def compared(material: Material, place: str) -> Table:
     rows = [row for row in rows if row[3] is not None]
     corrected = holm([p for row in rows if isinstance(p := row[3], float)])
     full = tuple((*row[:4], p, row[4]) for row, p in zip(rows, corrected, strict=True))
-    note = PAIRED + " The second p is Holm's, for as many comparisons as there are rows."
+    note = PAIRED + unlike(material, place) + " The second p is Holm's, for as many comparisons as there are rows."
     note += f" The {MOST_COMPARED} highest of {len(there)}." if len(there) > MOST_COMPARED else ""
     columns = ("setting", "against", "difference", "p", "p, corrected", "seeds")
     return Table(f"compared_{place}", f"Compared: {place}", note, columns, full)
@@ -136,7 +136,8 @@ def chosen(material: Material) -> Iterator[Table]:
         rows.append((setting.label, *cells))
     note = f"Chosen by {' and '.join(material.objectives)}, where the best of many looks better than it is; the other columns had"
     columns = ("setting", *material.places)
-    yield Table("chosen", "Chosen", f"{note} no part in the choice.", columns, tuple(rows))
+    other = "".join(dict.fromkeys(unlike(material, place) for place in material.places))
+    yield Table("chosen", "Chosen", f"{note} no part in the choice.{other}", columns, tuple(rows))
 
 
 def _paired(first: list[Tally], second: list[Tally]) -> list[Cell]:
@@ -173,12 +174,12 @@ OF_TOKENS = ("tokens_sampled", "tokens_trained", "tokens_computed")
 
 def cost(material: Material) -> Table:
     """What a run of each setting spent, in the mean over its seeds."""
-    rows: list[tuple[Cell, ...]] = []
-    columns: list[str] = []
+    means: dict[str, dict[str, float]] = {}
     for setting in material.settings:
         spent = [_spent(record.ledger) for record in setting.records]
-        columns = list(spent[0])
-        rows.append((setting.label, *(round(sum(each[name] for each in spent) / len(spent), 1) for name in columns)))
+        means[setting.label] = {name: round(sum(e.get(name, 0) for e in spent) / len(spent), 1) for name in spent[0]}
+    columns = max(means.values(), key=len, default={})  # units are there where there is a budget
+    rows = [(label, *(found.get(name) for name in columns)) for label, found in means.items()]
     note = (
         "Per run, mean over seeds; a shared supervised stage is in every run that began with it. Tests cost no budget."
     )
@@ -188,7 +189,7 @@ def cost(material: Material) -> Table:
 def _spent(ledger: Mapping[str, Any]) -> dict[str, float]:
     account, seconds = ledger.get("budget") or {}, ledger["seconds"]
     names = {"sft": "units: sft", "rl": "units: rl", "remainder": "units left"}
-    found = {title: account.get(part, 0.0) for part, title in names.items()}
+    found = {title: account[part] for part, title in names.items() if part in account}
     found |= {name.replace("_", " "): ledger[name] for name in OF_EPISODES + OF_TOKENS}
     found |= {f"seconds: {stage}": seconds.get(stage, 0.0) for stage in ("sft", "rl")}
     return found | {"seconds: tests": sum(value for part, value in seconds.items() if "/" in part)}

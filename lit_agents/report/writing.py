@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from lit_agents.report.material import Material
 from lit_agents.report.tables import Cell, Estimate, Table, tables
 from lit_agents.whole_files import write_whole
 
-PAGE = "report.html"
+PAGE, DATA = "report.html", "report.json"
 REPORT = "report"
 """Where it is in a study's folder."""
 
@@ -53,19 +54,40 @@ class Part:
 def write(materials: Sequence[Material], folder: Path) -> list[Part]:
     """``report.html``, ``report.json``, and a CSV file per table and a PNG file per picture; what was there is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [Part.of(material) for material in materials]
+    parts = [Part.of(material) for material in _with_titles_of_their_own(materials)]
+    for name in _written(folder):
+        (folder / name).unlink(missing_ok=True)
     write_whole(folder / PAGE, page(parts))
-    content = [
-        {"title": p.title, "gaps": list(p.gaps), "tables": {t.name: _as_json(t) for t in p.tables}} for p in parts
-    ]
-    write_whole(folder / "report.json", json.dumps(content, indent=1) + "\n")
+    files: list[str] = []
     for part in parts:
         before = f"{part.title}_" if len(parts) > 1 else ""
         for table in part.tables:
-            write_whole(folder / f"{before}{table.name}.csv", _as_csv(table))
+            files.append(f"{before}{table.name}.csv")
+            write_whole(folder / files[-1], _as_csv(table))
         for picture in part.pictures:
-            picture.png(folder / f"{before}{picture.name}.png")
+            files.append(f"{before}{picture.name}.png")
+            picture.png(folder / files[-1])
+    shown = [{"title": p.title, "gaps": list(p.gaps), "tables": {t.name: _as_json(t) for t in p.tables}} for p in parts]
+    write_whole(folder / DATA, json.dumps({"files": files, "parts": shown}, indent=1) + "\n")
     return parts
+
+
+def _with_titles_of_their_own(materials: Sequence[Material]) -> list[Material]:
+    """Two studies of one name are numbered; titles are parts of file names."""
+    titles = [re.sub(r"[^\w.-]+", "-", material.title) for material in materials]
+    numbers = [titles[: i + 1].count(title) for i, title in enumerate(titles)]
+    named = [title if titles.count(title) == 1 else f"{title}-{n}" for title, n in zip(titles, numbers, strict=True)]
+    return [replace(material, title=title) for material, title in zip(materials, named, strict=True)]
+
+
+def _written(folder: Path) -> list[str]:
+    """Tables and pictures of a report that was there before."""
+    try:
+        return [
+            str(name) for name in json.loads((folder / DATA).read_text(encoding="utf-8"))["files"] if "/" not in name
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def page(parts: Sequence[Part]) -> str:

@@ -6,6 +6,7 @@ however often that is replayed. Here an episode is one that was collected; `Pric
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -30,10 +31,8 @@ class Prices:
     def __post_init__(self) -> None:
         """Refuse what nothing can be planned with."""
         for name in ("demonstration", "episode", "game"):
-            if getattr(self, name) < 0:
-                raise BadInput(
-                    f"budget.prices.{name}", f"{getattr(self, name)} is below 0.", "Set it to a price, or 0."
-                )
+            if not 0 <= (price := getattr(self, name)) < math.inf:
+                raise BadInput(f"budget.prices.{name}", f"{price} is no price.", "Set it to 0 or more.")
         if self.demonstration == 0:
             raise BadInput("budget.prices.demonstration", "it is 0, so any number could be bought.", "Set a price.")
         if (self.episode > 0) == (self.game > 0):
@@ -53,10 +52,14 @@ class Budget:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        if self.total <= 0:
-            raise BadInput("budget.total", f"{self.total:g} is not above 0.", "Set it to what a run may spend.")
+        if not 0 < self.total < math.inf:
+            reason = f"{self.total:g} is no number above 0."
+            raise BadInput("budget.total", reason, "Set it to what a run may spend.")
         if not 0 <= self.sft_share <= 1:
             raise BadInput("budget.sft_share", f"{self.sft_share:g} is not a share.", "Use 0 to 1.")
+        if self.sft_share == 1 and not self.demonstrations:
+            reason = f"{self.total:g} units buy no demonstration, and the share leaves nothing for RL."
+            raise BadInput("budget", reason, "Raise budget.total, or lower budget.sft_share.")
 
     @property
     def demonstrations(self) -> int:

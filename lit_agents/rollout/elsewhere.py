@@ -25,3 +25,6 @@ class Elsewhere:
         if self.split not in ("test", "validation"):
             reason = f"{self.split} is played in training, or is no split."
             raise BadInput("elsewhere.split", reason, "Use test or validation.")
+        for name in ("count", "turns"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise BadInput(f"elsewhere.{name}", f"{value} is below 1.", "Leave it out for the run's own.")

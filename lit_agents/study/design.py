@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 
 import optuna
 
 from lit_agents.errors import BadInput
 from lit_agents.study.factors import Factor, Level, label_of, read_settings
-from lit_agents.study.overlay import Settings, found, merged
+from lit_agents.study.overlay import Settings, disagreements, found, merged
 from lit_agents.study.paper import Paper
 
 Setting = Mapping[str, Level]
@@ -78,17 +80,24 @@ class Study:
                 raise BadInput(name, "without a sampler every setting is tried to its end.", "Leave it out.")
         elif not self.trials or self.trials < 1:
             raise BadInput("trials", "a sampler goes on for ever.", "Say how many settings are tried.")
+        self._check_names()
+
+    def _check_names(self) -> None:
         if self.pruner and len(self.objectives) > 1:
             raise BadInput("pruner", "trials with several objectives cannot be ranked early.", "Leave it out.")
         if self.sampler is not None and (tested := [name for name in self.objectives if self._is_test(name)]):
             reason = f"the sampler would choose settings by {tested[0]}, whose tasks are there to test what was chosen."
             way_out = "Add a place with split: validation to settings.elsewhere, and name it."
             raise BadInput("objectives", reason, way_out)
+        if twice := [label for label, count in Counter(self.labels()).items() if count > 1]:
+            raise BadInput("factors", f"there are two settings called {twice[0]}.", "Name every value once.")
+        if self.wandb and not find_spec("wandb"):
+            raise BadInput("wandb", "it is not installed.", 'pip install -e ".[wandb]", or leave it out.')
         if self.paper:
             self.paper.check(self.labels(), len(self.objectives))
 
     def _is_test(self, objective: str) -> bool:
-        places = self.common.get("elsewhere", {})
+        places = self.common.get("elsewhere") or {}
         return objective == "test" or places.get(objective, {}).get("split", "test") == "test"
 
     def combinations(self) -> Iterator[dict[str, Level]]:
@@ -96,6 +105,13 @@ class Study:
         listed = [factor.choices or [] for factor in self.factors.values()]
         for levels in itertools.product(*listed):
             yield dict(zip(self.factors, levels, strict=True))
+
+    def examples(self) -> Iterator[dict[str, Level]]:
+        """Every level of every factor once, beside the first ones of the others."""
+        first = {name: factor.examples[0] for name, factor in self.factors.items()}
+        yield first
+        for name, factor in self.factors.items():
+            yield from ({**first, name: level} for level in factor.examples[1:])
 
     def labels(self) -> list[str]:
         """Of all settings in order; empty if a sampler chooses them."""
@@ -114,8 +130,14 @@ class Study:
         for name in files:
             config = merged(config, self.factors[name].settings(setting[name]))
         config = merged(config, self.common)
-        for name in (n for n in self.factors if n not in files):
-            config = merged(config, self.factors[name].settings(setting[name]))
+        others = {n: factor.settings(setting[n]) for n, factor in self.factors.items() if n not in files}
+        for chosen in others.values():
+            config = merged(config, chosen)
+        for name, chosen in others.items():
+            if lost := disagreements(chosen, config):
+                raise BadInput(
+                    f"factors.{name}", f"another factor overrules it: {'; '.join(lost)}.", "Put it behind that one."
+                )
         config = merged(config, {"name": self.name, "seed_everything": seed})
         return merged(config, {"trainer": {"logger": self._logger(setting, seed)}}) if self.wandb else config
 

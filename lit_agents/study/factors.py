@@ -45,6 +45,10 @@ class Factor:
             raise BadInput(f"factors ({self.flag or 'without flag'})", reason, "See sweeps/ for examples.")
         if not upwards:
             raise BadInput(f"factors ({self.flag})", f"low={self.low} is not below high={self.high}.", "Swap them.")
+        if self.log and self.low is not None and self.low <= 0:
+            raise BadInput(f"factors ({self.flag})", f"low={self.low} has no order of magnitude.", "Raise it above 0.")
+        if self.flag in ("seed_everything", "name"):
+            raise BadInput(f"factors ({self.flag})", "the study sets it itself.", "Use seeds, and the study's name.")
         if (self.log or self.integer) and not is_range:
             reason = "log and integer say how a range is searched, and it has none."
             raise BadInput(f"factors ({self.flag or 'levels'})", reason, "Leave them out.")
@@ -53,6 +57,14 @@ class Factor:
     def choices(self) -> list[Level] | None:
         """All of them in order; None for a range."""
         return list(self.levels) if self.levels else self.values
+
+    @property
+    def examples(self) -> list[Level]:
+        """All of them, or the two ends of a range."""
+        if self.choices is not None:
+            return self.choices
+        assert self.low is not None and self.high is not None
+        return [int(self.low), int(self.high)] if self.integer else [self.low, self.high]
 
     def suggested(self, trial: optuna.Trial, name: str) -> Level:
         """What the sampler wants for this trial."""
@@ -82,7 +94,7 @@ class Factor:
 
 def label_of(setting: Mapping[str, Level]) -> str:
     """A level of every factor, for a person."""
-    texts = {name: f"{level:.3g}" if isinstance(level, float) else str(level) for name, level in setting.items()}
+    texts = {name: f"{level:.6g}" if isinstance(level, float) else str(level) for name, level in setting.items()}
     return ", ".join(f"{name} {text}" for name, text in texts.items())
 
 

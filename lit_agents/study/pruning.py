@@ -42,8 +42,9 @@ class Progress:
                 self.trial.report(sum([*self.before, value]) / (len(self.before) + 1), step)
         return bool(self.trial.should_prune())
 
-    def next_run(self) -> None:
-        """The run under way has ended."""
+    def next_run(self, folder: Path) -> None:
+        """The run under way has ended, or was found finished."""
+        self(folder)
         if self.latest is not None:
             self.before.append(self.latest)
         self.latest = None

@@ -54,8 +54,14 @@ class Record:
             BadInput: a file of it is not whole.
         """
         summary, stages = _read(folder / "summary.json"), _stages(folder)
+        if "seed" not in summary:
+            raise BadInput(
+                str(folder / "summary.json"), "it names no seed.", "Delete the folder; the run is made again."
+            )
         if start is not None:  # its base is what the other run's supervised stage came to
             before = _stages(start)
+            if not {"base", "sft"} <= set(before):
+                raise BadInput(str(start), "it has not been tested after sft.", "Let the run end.")
             stages = {"base": before["base"], "sft": before["sft"], **{n: s for n, s in stages.items() if n != "base"}}
         return Record(folder, int(summary["seed"]), stages, _read(folder / "ledger.json"))
 

@@ -35,7 +35,7 @@ if os.getppid() == int(sys.argv.pop(1)):
     runpy.run_module("lit_agents.fit", run_name="__main__")
 """
 POLL = 1.0
-"""Seconds between two looks at a run that is watched."""
+"""Seconds between two looks at a run that is watched, or beside others."""
 GRACE = 60.0
 """Seconds that a run has to end when it was told to."""
 UNNAMED = ("name",)
@@ -60,8 +60,7 @@ class Resolved:
     @property
     def digest(self) -> str:
         """Names its folder; where it logs is no part of it."""
-        config = {name: value for name, value in self.config.items() if name not in UNNAMED}
-        config["trainer"] = {name: value for name, value in config["trainer"].items() if name != "logger"}
+        config = {**_without_places(self.config), "start_from": self.config.get("start_from")}
         return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
@@ -105,13 +104,13 @@ class Runs:
         """What a run with these settings would be.
 
         Raises:
-            BadInput: it cannot be.
-            RuntimeError: the parser made something else of the settings.
+            BadInput: it cannot be, or the parser makes something else of the settings.
         """
         with self._parsing:
             found = self._resolve(self._arguments(config))
         if wrong := disagreements(config, found.config):
-            raise RuntimeError(f"a run would not have the settings that were proposed: {'; '.join(wrong)}")
+            reason = f"a run would not have what is proposed: {'; '.join(wrong)}."
+            raise BadInput("settings and factors", reason, "Write values as a run's config.yaml has them.")
         return found
 
     def finished(self, config: Overlay, watch: Watch | None = None) -> Done:
@@ -136,7 +135,7 @@ class Runs:
         folder = self._home / "runs" / resolved.digest
         stages = resolved.stages if start is None else ("base", "rl")
         written = self._made(folder, with_start, stages, watch)
-        if wrong := disagreements(with_start, written):
+        if wrong := disagreements(*map(_without_places, (with_start, written))):
             raise RunFailed(f"{folder} was not run with what was proposed: {'; '.join(wrong)}")
         return Done(folder, start, resolved)
 
@@ -147,7 +146,10 @@ class Runs:
             if not is_finished(folder, stages):
                 with self._room.place():
                     self._run(folder, config, watch)
-            return dict(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+            try:
+                return dict(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+                raise RunFailed(f"{folder}/config.yaml cannot be read ({error})") from error
 
     def _run(self, folder: Path, config: Overlay, watch: Watch | None) -> None:
         arguments = [*self._arguments(config), "--run", str(folder), "--ckpt_path", "last"]
@@ -157,7 +159,7 @@ class Runs:
         with log.open("ab") as output:
             process = subprocess.Popen(command, env=environment | self._room.threads, stdout=output, stderr=output)
             try:
-                given_up = _waited(process, folder, watch)
+                given_up = self._waited(process, folder, watch)
             except BaseException:
                 _end(process)
                 raise
@@ -176,6 +178,28 @@ class Runs:
             write_whole(path, text)
         return ["--config", str(path)]
 
+    def _waited(self, process: subprocess.Popen[bytes], folder: Path, watch: Watch | None) -> bool:
+        """Wait for the end; True if it was given up before."""
+        while True:
+            try:
+                process.wait(POLL if watch or self._room.shared else None)
+                return False
+            except subprocess.TimeoutExpired:
+                if self._room.shared:
+                    self._room.note(process.pid)
+                if watch and watch(folder):
+                    _end(process)
+                    return True
+
+
+def _without_places(config: Overlay) -> dict[str, Any]:
+    """What makes two runs the same one: not their names, where they log, and where their folders lie now."""
+    kept = {name: value for name, value in config.items() if name not in UNNAMED}
+    kept["trainer"] = {name: value for name, value in config.get("trainer", {}).items() if name != "logger"}
+    if start := config.get("start_from"):
+        kept["start_from"] = "/".join(Path(start).parts[-4:])  # run/checkpoints/stage/file
+    return kept
+
 
 def is_finished(folder: Path, stages: Sequence[str]) -> bool:
     """Whether a run was measured after each of these stages.
@@ -192,18 +216,6 @@ def is_finished(folder: Path, stages: Sequence[str]) -> bool:
         raise BadInput(
             str(path), f"it cannot be read ({error}).", "Delete the folder; the run is made again."
         ) from error
-
-
-def _waited(process: subprocess.Popen[bytes], folder: Path, watch: Watch | None) -> bool:
-    """Wait for the end; True if it was given up before."""
-    while True:
-        try:
-            process.wait(POLL if watch else None)
-            return False
-        except subprocess.TimeoutExpired:
-            if watch and watch(folder):
-                _end(process)
-                return True
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from lit_agents.errors import BadInput
 from lit_agents.evaluation.bootstrap import success
@@ -30,6 +30,8 @@ class Search:
     study: Study
     runs: Runs
     say: Callable[[str], None]
+    save: Callable[[optuna.Study], None]
+    """Called after every trial."""
 
     def go(self, trials: optuna.Study, jobs: int) -> None:
         """Until every combination, or as many settings as the study says, have been tried.
@@ -49,16 +51,16 @@ class Search:
             raise
 
     def check(self) -> int:
-        """Refuse, before anything is run, whatever combination cannot be; how many there are, 0 if nobody can list them.
+        """Refuse, before anything is run, whatever cannot be: every combination, or every example of a search.
+
+        Returns:
+            How many combinations there are; 0 if a sampler chooses.
 
         Raises:
             BadInput: by the name of the setting.
         """
-        listed = all(factor.choices is not None for factor in self.study.factors.values())
-        example = {
-            name: factor.choices[0] if factor.choices else factor.low for name, factor in self.study.factors.items()
-        }
-        settings = list(self.study.combinations()) if listed else [example]
+        searched = self.study.sampler is not None
+        settings = list(self.study.examples() if searched else self.study.combinations())
         for setting in settings:
             resolved = self.runs.resolved(self.study.configuration(setting, self.study.seeds[0]))
             places = [TEST, *resolved.config["elsewhere"]]
@@ -69,17 +71,15 @@ class Search:
                 )
             if self.study.pruner:
                 self._budget(resolved)
-        return len(settings) if listed else 0
+        return 0 if searched else len(settings)
 
     def _left(self, trials: optuna.Study) -> int:
         """How many trials are to be begun; what others are at is theirs."""
-        if queue := storage.waiting(trials):
-            return queue
-        taken = [trial for trial in latest(trials) if trial.state != TrialState.WAITING]
+        queue, known = storage.waiting(trials), latest(trials)
         if self.study.sampler is not None:
-            return max(0, (self.study.trials or 0) - len(taken))
-        known = [trial.user_attrs.get(SETTING, trial.params) for trial in taken]
-        return sum(setting not in known for setting in self.study.combinations())
+            return queue + max(0, (self.study.trials or 0) - len(known))
+        settings = [trial.params or storage.queued(trial) for trial in known]
+        return queue + sum(setting not in settings for setting in self.study.combinations())
 
     def _enough(self, trials: optuna.Study, _: FrozenTrial) -> None:
         """Stop where other workers have begun the rest."""
@@ -104,16 +104,23 @@ class Search:
                 done.append(self.runs.finished(config, progress))
             except GivenUp as error:
                 raise optuna.TrialPruned(str(error)) from error
-            except (RunFailed, BadInput) as error:
-                trial.set_user_attr(ERROR, str(error)[-1000:])
-                raise RunFailed(str(error)) from error
+            except (RunFailed, OSError, ValueError) as error:
+                raise self._failed(trial, error) from error
             trial.set_user_attr(RUNS, [_where(run) for run in done])
             if progress:
-                progress.next_run()
-        records = [Record.of(run.folder, run.start) for run in done]
-        found = {place: summed_up(records, place) for place in self.study.objectives}
+                progress.next_run(done[-1].folder)
+        try:
+            records = [Record.of(run.folder, run.start) for run in done]
+            found = {place: summed_up(records, place) for place in self.study.objectives}
+        except (OSError, ValueError) as error:
+            raise self._failed(trial, error) from error
         trial.set_user_attr(INTERVALS, found)
         return tuple(mean for mean, _, _ in found.values())
+
+    def _failed(self, trial: optuna.Trial, error: Exception) -> RunFailed:
+        """With its reason for the report."""
+        trial.set_user_attr(ERROR, str(error)[-1000:])
+        return RunFailed(str(error))
 
     def _progress(self, trial: optuna.Trial, resolved: Resolved) -> Progress:
         schedule = resolved.config["data"]["schedule"]
@@ -128,7 +135,8 @@ class Search:
         return Budget(given["total"], given["sft_share"], Prices(**given["prices"]))
 
     def _told(self, trials: optuna.Study, trial: FrozenTrial) -> None:
-        """One line for a person."""
+        """One line for a person, and the file for a report."""
+        self.save(trials)
         if storage.SURPLUS in trial.user_attrs:
             return
         setting = ", ".join(f"{name} {level}" for name, level in trial.user_attrs.get(SETTING, trial.params).items())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
@@ -21,7 +22,9 @@ from lit_agents.study.design import Study
 
 HEARTBEAT, PATIENCE = 60, 300
 """Seconds between two signs of life of a trial on a server, and after which without one its worker counts as dead."""
-OWNER, IDENTITY, RETRIED, SURPLUS = "owner", "lit_agents", "retry_history", "surplus"
+OWNER, IDENTITY, SURPLUS = "owner", "lit_agents", "surplus"
+RETRIED, FIXED = "retry_history", "fixed_params"
+"""System attributes of Optuna: the trials that one stands in for, and the values it is to have."""
 UNOWNED = 60
 """Seconds after which a trial that nobody has called his is nobody's."""
 
@@ -48,8 +51,10 @@ def opened(study: Study, home: Path, storage: str | None) -> optuna.Study:
     except Exception as error:  # whatever a database and the way to it have
         reason = f"it cannot be used ({type(error).__name__}: {' '.join(str(error).split())[:300]})."
         raise BadInput(f"--storage {storage or home}", reason, "Check the URL, and that the server runs.") from error
-    known = found.user_attrs.get(IDENTITY)
-    if known is None and not found.get_trials(deepcopy=False):
+    known, begun = found.user_attrs.get(IDENTITY), found.get_trials(deepcopy=False)
+    if begun:
+        found.sampler.reseed_rng()  # or a search would propose again what it proposed before it was interrupted
+    if known is None and not begun:
         found.set_user_attr(IDENTITY, study.identity())
     elif known != study.identity():
         reason = f"it holds a study called {study.name} whose configuration, settings, factors, seeds or objectives are others."
@@ -63,9 +68,8 @@ def _storage(home: Path, url: str | None) -> optuna.storages.BaseStorage:
         return JournalStorage(JournalFileBackend(str(home / "journal.log")))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        again = RetryHeartbeatStaleTrialCallback()
         return RDBStorage(
-            url, heartbeat_interval=HEARTBEAT, grace_period=PATIENCE, heartbeat_stale_trial_callback=again
+            url, heartbeat_interval=HEARTBEAT, grace_period=PATIENCE, heartbeat_stale_trial_callback=_queue_again
         )
 
 
@@ -76,19 +80,36 @@ def own(trial: optuna.Trial) -> None:
 
 def tried_again(study: optuna.Study) -> list[int]:
     """Queue what a killed process of this machine was at, and what failed; the numbers of those trials."""
-    trials = study.get_trials(deepcopy=False)
-    retried = {number for trial in trials for number in trial.system_attrs.get(RETRIED, [])}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        optuna.storages.fail_stale_trials(study)  # of other machines; queued by the storage's callback
     queued = []
-    for trial in trials:
+    for trial in study.get_trials(deepcopy=False):
         gone = trial.state == TrialState.RUNNING and _is_nobodys(trial)
         if gone:
             _failed(study, trial.number)
-        if trial.number not in retried and (gone or trial.state == TrialState.FAIL):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                RetryHeartbeatStaleTrialCallback()(study, trial)
+        if (gone or trial.state == TrialState.FAIL) and trial.number not in _retried(study):
+            _queue_again(study, trial)
             queued.append(trial.number)
     return queued
+
+
+def _retried(study: optuna.Study) -> set[int]:
+    return {number for trial in study.get_trials(deepcopy=False) for number in trial.system_attrs.get(RETRIED, [])}
+
+
+def _queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """As it was begun: nobody's, and without the reason why it failed."""
+    history = [*trial.system_attrs.get(RETRIED, []), trial.number]
+    given = trial.params or queued(trial)
+    attributes = {**trial.system_attrs, RETRIED: history, FIXED: given}
+    waiting = optuna.trial.create_trial(state=TrialState.WAITING, system_attrs=attributes)
+    study.add_trial(waiting)
+
+
+def queued(trial: FrozenTrial) -> dict[str, Any]:
+    """What a trial that waits will have."""
+    return dict(trial.system_attrs.get(FIXED, {}))
 
 
 def give_back(study: optuna.Study) -> None:
@@ -100,8 +121,8 @@ def give_back(study: optuna.Study) -> None:
 
 
 def _is_nobodys(trial: FrozenTrial) -> bool:
-    if owner := str(trial.user_attrs.get(OWNER, "")):
-        return is_gone(owner)
+    if OWNER in trial.user_attrs:
+        return is_gone(str(trial.user_attrs[OWNER]))
     begun = trial.datetime_start
     return begun is not None and (datetime.now() - begun).total_seconds() > UNOWNED
 
@@ -113,9 +134,10 @@ def is_taken(trial: optuna.Trial, setting: Mapping[str, Any]) -> bool:
 
 
 def _failed(study: optuna.Study, number: int) -> None:
-    """End a trial; a grid would want to stop a search that has not begun."""
+    """End a trial; a grid would want to stop a search that has not begun, and another worker may have been faster."""
     sampler, study.sampler = study.sampler, optuna.samplers.RandomSampler()
-    study.tell(number, state=TrialState.FAIL)
+    with suppress(ValueError, optuna.exceptions.UpdateFinishedTrialError):
+        study.tell(number, state=TrialState.FAIL)
     study.sampler = sampler
 
 

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 OF_RL = {
-    "data": ("reward", "train_tasks"),
+    "data": ("reward",),
     "trainer": ("max_epochs", "check_val_every_n_epoch", "logger"),
+    "schedule": ("tasks", "group_size", "passes", "minibatches", "resample_rounds"),
+    "sampling": ("temperature", "top_p", "top_k"),
 }
-"""Settings that the supervised stage does not look at. What is not listed counts, so a new setting is never overlooked."""
+"""Settings that the supervised stage does not look at. What is not listed counts, so a new setting is never overlooked;
+data.train_tasks does, as they must not be the tasks that are demonstrated."""
 OF_RL_ALONE = ("name", "budget", "watch", "keep_weights", "preflight")
 
 
@@ -29,12 +32,13 @@ def shared_stage(config: Mapping[str, Any], demonstrations: int) -> dict[str, An
 def stage_digest(config: Mapping[str, Any], demonstrations: int) -> str:
     """Equal for runs whose supervised stages are equal, whatever the algorithm that follows."""
     stage = {name: value for name, value in config.items() if name not in OF_RL_ALONE}
-    for part, names in OF_RL.items():
-        stage[part] = {name: value for name, value in config[part].items() if name not in names}
-    stage["data"]["sampling"] = {
-        "max_tokens": config["data"]["sampling"]["max_tokens"]
-    }  # an episode must have room for so many
-    stage["data"]["schedule"] = {"micro_batch_tokens": config["data"]["schedule"]["micro_batch_tokens"]}
+    stage["data"], stage["trainer"] = (_without(config[part], part) for part in ("data", "trainer"))
+    for part in ("schedule", "sampling"):
+        stage["data"][part] = _without(config["data"][part], part)
     stage["model"] = config["model"]["init_args"]["policy"]
     stage["sft"] = {**config["sft"], "demonstrations": demonstrations}
     return hashlib.sha256(json.dumps(stage, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _without(settings: Mapping[str, Any], part: str) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in OF_RL[part]}

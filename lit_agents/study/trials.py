@@ -28,6 +28,10 @@ def latest(trials: optuna.Study) -> list[FrozenTrial]:
 def write_trials(trials: optuna.Study, study: Study, home: Path) -> None:
     """``study.json`` in the study's folder."""
     rows = [_row(trial) for trial in latest(trials) if trial.state != TrialState.WAITING]
+    first = {row["label"]: row["number"] for row in reversed(rows) if row["state"] == TrialState.COMPLETE.name}
+    rows = [
+        row for row in rows if first.get(row["label"], row["number"]) == row["number"]
+    ]  # a search may repeat itself
     order = study.labels()
     content = {
         "name": study.name,

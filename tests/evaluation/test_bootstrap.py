@@ -69,6 +69,7 @@ def test_a_difference_is_paired():
     better = [{**tally, "t0": (1, 1), "t2": (1, 1)} for tally in one]
     mean, low, high = difference(better, one)
     assert mean == pytest.approx(2 / 40) and 0 <= low < mean < high < 0.15  # unpaired it would be +-.2
-    assert difference(one, one) == (0.0, 0.0, 0.0)
+    none = wilson(0, 40)[1]  # of forty tasks nobody can say that no other one differs
+    assert difference(one, one) == (0.0, -none, none)
     with pytest.raises(ValueError, match="cannot be paired"):
         difference(one, one[:1])

@@ -54,7 +54,7 @@ def test_every_setting_of_a_shipped_study_is_a_configuration(
     monkeypatch.chdir(ROOT)
     found, _ = parsed(["--config", str(path)])
     runs = Runs(tmp_path, resolve, Room(1))
-    search = Search(found, runs, print)
+    search = Search(found, runs, print, lambda _: None)
     if found.sampler is None:
         assert search.check() == len(list(found.combinations())) > 1
     else:
@@ -93,7 +93,7 @@ def test_a_study_tries_every_setting_once_and_shares_supervised_stages(study: st
         assert run["config"]["budget"]["sft_share"] == written["budget"]["sft_share"] == trial.params["split"]
     stored = json.loads(Path("s/study.json").read_text())
     assert [row["state"] for row in stored["trials"]] == ["COMPLETE", "COMPLETE"]
-    levels = json.loads(Path("s/report/report.json").read_text())[0]["tables"]["success_longer"]["rows"]
+    levels = json.loads(Path("s/report/report.json").read_text())["parts"][0]["tables"]["success_longer"]["rows"]
     by_label = {f"algorithm {t.params['algorithm']}, split {t.params['split']}": t.values[1] for t in trials.trials}
     assert {row[0]: row[3]["mean"] for row in levels} == by_label
     capsys.readouterr()

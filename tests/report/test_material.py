@@ -37,6 +37,23 @@ def test_a_run_that_began_with_another_ones_supervised_stage_has_that_stage(tmp_
     assert [setting.records[0].result("test", stage).rate for stage in setting.stages] == [0.0, 0.5, 1.0]
 
 
+def test_a_run_whose_start_is_no_supervised_stage_or_is_gone_says_start(tmp_path: Path):
+    start = run(tmp_path / "start", {"base": NONE, "rl": ONE})
+    of_rl = {"start_from": str(start / "checkpoints" / "rl" / "last.ckpt")}
+    gone = {"start_from": str(tmp_path / "nowhere" / "checkpoints" / "sft" / "last.ckpt")}
+    for number, config in enumerate((of_rl, gone, {"start_from": "/a.ckpt"})):
+        (material,) = read([run(tmp_path / str(number), {"base": ONE, "rl": TWO}, config=config)])
+        assert material.settings[0].stages == ["start", "rl"]
+
+
+def test_a_start_that_was_not_tested_is_a_gap(tmp_path: Path):
+    start = run(tmp_path / "start", {"base": NONE})
+    config = {"start_from": str(start / "checkpoints" / "sft" / "last.ckpt")}
+    good = run(tmp_path / "good", {"base": ONE, "rl": TWO})
+    (material,) = read([run(tmp_path / "rl", {"base": ONE, "rl": TWO}, seed=2, config=config), good])
+    assert "start: it has not been tested after sft" in material.gaps[0] and len(material.settings) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

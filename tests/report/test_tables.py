@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_agents.evaluation.bootstrap import difference
+from lit_agents.evaluation.bootstrap import difference, success
 from lit_agents.evaluation.intervals import wilson
 from lit_agents.evaluation.paired import holm
 from lit_agents.report.__main__ import main
@@ -133,6 +133,29 @@ def test_a_difference_without_any_spread_is_not_certain():
     assert mean == 0 and (low, high) == (-wilson(0, 8)[1], wilson(0, 8)[1])
 
 
+def test_two_studies_of_one_name_have_files_of_their_own_and_old_ones_go(tmp_path: Path):
+    for name, pattern in (("one", "1" * 8), ("two", "0" * 8)):
+        run(tmp_path / name / "runs" / "x", {"base": won("0" * 8), "rl": won(pattern)})
+        study(tmp_path / name, [{"label": "split $1$", "runs": [at("x")]}, {"label": "split $2$", "runs": [at("x")]}])
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "one"), str(tmp_path / "two"), "--output", str(out)]) == 0
+    rates = []
+    for number in (1, 2):
+        with (out / f"split-{number}_success_test.csv").open(newline="") as file:
+            rates.append(float(next(csv.DictReader(file))["rl"]))
+    assert rates == [1.0, 0.0]
+    (out / "mine.csv").write_text("kept")
+    assert main([str(tmp_path / "one"), "--output", str(out)]) == 0
+    assert not list(out.glob("split-*")) and (out / "success_test.csv").is_file() and (out / "mine.csv").is_file()
+
+
+def test_a_rate_that_was_hardly_ever_seen_is_no_surer_than_one_that_never_was():
+    tasks = [f"t{i}" for i in range(64)]
+    never = [dict.fromkeys(tasks, (0, 1)) for _ in range(3)]
+    once = [*never[:2], {**never[2], "t0": (1, 1)}]
+    assert success(never)[2] < success(once)[2] and success(once)[0] == 1 / 192
+
+
 def test_a_front_keeps_what_nothing_beats_in_both():
     points = [(1.0, 0.2), (2.0, 0.1), (0.5, 0.9), (2.0, 0.05), (1.0, 0.2)]
     assert front(points) == [2, 0, 4, 1]  # the fourth is as far right as the second, and lower
@@ -152,7 +175,7 @@ def test_files_hold_the_tables(material: Material, tmp_path: Path, capsys: pytes
     assert main([str(tmp_path), "--output", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
     assert "0.467" in out and f"report: {tmp_path / 'out' / 'report.html'}" in out
-    (content,) = json.loads((tmp_path / "out" / "report.json").read_text())
+    (content,) = json.loads((tmp_path / "out" / "report.json").read_text())["parts"]
     cell = content["tables"]["success_test"]["rows"][0][3]
     assert cell["mean"] == pytest.approx(7 / 15)
     with (tmp_path / "out" / "success_test.csv").open(newline="") as file:

@@ -52,6 +52,34 @@ def test_a_shipped_study_of_textworld_has_another_scale(name: str, monkeypatch: 
         assert config.get("budget") == small.get("budget")
 
 
+def test_a_factor_that_another_one_overrules_is_refused(base: str):
+    levels = {"b": Settings({"model": {"class_path": "B", "init_args": {"y": 1}}})}
+    rate = Factor(flag="model.lr2.x", values=[2, 3])
+    other = Factor(flag="model.init_args.lr", values=[2, 3])
+    fine = Study("s", [base], {"algorithm": Factor(levels=levels), "rate": other})
+    assert fine.configuration({"algorithm": "b", "rate": 3}, 1)["model"]["init_args"]["lr"] == 3
+    for factors in ({"rate": other, "algorithm": Factor(levels=levels)}, {"one": rate, "two": rate}):
+        study = Study("s", [base], factors)
+        setting = {"rate": 3, "algorithm": "b"} if "rate" in factors else {"one": 2, "two": 3}
+        with pytest.raises(BadInput, match="another factor overrules it"):
+            study.configuration(setting, 1)
+    with pytest.raises(BadInput, match="the study sets it itself"):
+        Factor(flag="seed_everything", values=[1, 2])
+    with pytest.raises(BadInput, match="no order of magnitude"):
+        Factor(flag="a", low=0.0, high=1.0, log=True)
+    with pytest.raises(BadInput, match="two settings called"):
+        Study("s", [base], {"a": Factor(flag="a", values=[0.3333333, 0.33333331])})
+
+
+def test_a_search_is_tried_out_with_every_level_and_both_ends(base: str):
+    factors = {"n": Factor(flag="n", low=4, high=8, integer=True), "split": Factor(flag="s", values=[0.1, 0.2, 0.3])}
+    places = Settings({"elsewhere": {"home": {"split": "validation"}}})
+    study = Study("s", [base], factors, places, objectives=["home"], sampler=TPE, trials=3)
+    found = list(study.examples())
+    assert found == [{"n": n, "split": s} for n, s in ((4, 0.1), (8, 0.1), (4, 0.2), (4, 0.3))]
+    assert all(type(setting["n"]) is int for setting in found)
+
+
 def test_a_file_over_the_settings_sets_the_budget_for_all(base: str, tmp_path: Path):
     (tmp_path / "large.yaml").write_text("budget: {total: 500}\nmodel: {init_args: {x: 9}}\n")
     settings = Settings({"budget": {"total": 10, "prices": {"episode": 2}}, "model": {"init_args": {"x": 2}}})
