@@ -26,7 +26,7 @@ class Prices:
     """An episode the policy plays for training."""
     game: float = 0.0
     """A distinct training task, however often it is played: the paper's unit. With it, ``episode`` is 0, data.train_tasks is
-    what RL can buy, and trainer.max_epochs says how often they are played."""
+    what RL can buy, and trainer.max_epochs how many iterations of data.schedule.tasks are played."""
 
     def __post_init__(self) -> None:
         """Refuse what nothing can be planned with."""

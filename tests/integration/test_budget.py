@@ -57,6 +57,20 @@ def test_the_supervised_stage_may_be_another_runs(toy: str):
     assert ledger("rest")["budget"] == ledger("whole")["budget"] == {"total": 100, "sft": 60, "rl": 40, "remainder": 0}
     losses = [[row.get("train/loss") for row in rows(run) if row["stage"] == "rl"] for run in ("whole", "rest")]
     assert losses[0] == losses[1] and len(losses[0]) == 5 and any(losses[0])
+    other = [
+        "--budget.sft_share",
+        "0.4",
+        "--sft",
+        "null",
+        "--start_from",
+        "sft/checkpoints/sft/last.ckpt",
+        "--run",
+        "x",
+    ]
+    with pytest.raises(
+        BadInput, match="start_from: behind it are 12 demonstrations, 0 episodes, 0 games; the budget buys 8"
+    ):
+        fit([*args, *other])
 
 
 def test_games_are_paid_for_once_however_often_they_are_played(toy: str):
@@ -68,6 +82,18 @@ def test_games_are_paid_for_once_however_often_they_are_played(toy: str):
     found = ledger("run")
     assert (found["games"], found["episodes"]) == (4, 24)
     assert found["budget"] == {"total": 4.0, "sft": 0.0, "rl": 4.0, "remainder": 0.0}
+
+
+GAMES = [
+    "--budget.prices.episode",
+    "0",
+    "--budget.prices.game",
+    "50",
+    "--budget.prices.demonstration",
+    "5",
+    "--trainer.max_epochs",
+    "3",
+]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +115,11 @@ def test_games_are_paid_for_once_however_often_they_are_played(toy: str):
         ),
         (["--elsewhere", '{"rl": {}}'], r"elsewhere\.rl: the name is taken"),
         (["--elsewhere", '{"x": {"split": "train"}}'], r"elsewhere\.split"),
+        (["--elsewhere", '{"x": {"turns": 0}}'], r"elsewhere\.turns: 0 is below 1"),
+        (
+            ["--sft.demonstrations", "null", *GAMES, "--budget.total", "95", "--budget.sft_share", "0.95"],
+            "budget: 5 units are left for RL, less than a game costs",
+        ),
         (["--elsewhere", '{"x": {"tasks": "nothing"}}'], "nothing"),
     ],
 )

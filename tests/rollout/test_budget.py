@@ -81,6 +81,9 @@ def test_games_are_the_papers_unit():
     [
         (lambda: Budget(0, 0.5), "budget.total"),
         (lambda: Budget(10, 1.5), "budget.sft_share"),
+        (lambda: Budget(9, 1.0), "budget: 9 units buy no demonstration"),
+        (lambda: Budget(float("inf"), 0.5), "budget.total: inf is no number"),
+        (lambda: Prices(episode=float("nan")), "budget.prices.episode: nan is no price"),
         (lambda: Prices(demonstration=0), "budget.prices.demonstration"),
         (lambda: Prices(episode=-1), "budget.prices.episode"),
         (lambda: Prices(episode=1, game=1), "budget.prices"),
