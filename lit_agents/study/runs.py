@@ -123,8 +123,7 @@ class Runs:
         """
         resolved = self.resolved(config)
         stage = shared_stage(resolved.config, resolved.demonstrations) if resolved.stages[-1] == "rl" else None
-        start: Path | None = None
-        with_start = config
+        start, checkpoint, with_start = None, "", config
         if stage is not None:
             start = self._home / "sft" / stage_digest(resolved.config, resolved.demonstrations)
             written = self._made(start, merged(config, stage), ("base", "sft"), None)
@@ -134,6 +133,10 @@ class Runs:
             with_start = merged(config, {"sft": None, "start_from": checkpoint})
         folder = self._home / "runs" / resolved.digest
         stages = resolved.stages if start is None else ("base", "rl")
+        if start is not None and not is_finished(folder, stages) and not Path(checkpoint).is_file():
+            raise BadInput(
+                checkpoint, "the run that was to leave it has ended, and it is not there.", f"Delete {start}."
+            )
         written = self._made(folder, with_start, stages, watch)
         if wrong := disagreements(*map(_without_places, (with_start, written))):
             raise RunFailed(f"{folder} was not run with what was proposed: {'; '.join(wrong)}")

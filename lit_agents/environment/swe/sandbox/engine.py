@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
@@ -26,7 +27,7 @@ from lit_agents.environment.swe.sandbox.base import (
     SandboxError,
 )
 from lit_agents.environment.swe.sandbox.capture import Capture
-from lit_agents.environment.swe.sandbox.exec_stream import ExecStream, connected
+from lit_agents.environment.swe.sandbox.exec_stream import GRACE, ExecStream, connected
 from lit_agents.environment.swe.sandbox.images import engine_errors, published, skeleton, work_folder
 from lit_agents.environment.swe.sandbox.janitor import Janitor
 from lit_agents.processes import identity, is_gone
@@ -34,8 +35,9 @@ from lit_agents.processes import identity, is_gone
 NOBODY = "65534:65534"
 OWNER = "lit_agents.owner"
 """The label that says which process a container belongs to."""
-THEN_KILL = '"$@" 2>&1; code=$?; kill -9 -1; exit $code'
-"""Run a program, its two outputs as one, so that their order is kept, and end all of this user that still runs but this shell."""
+THEN_KILL = '"$@" 2>&1; code=$?; kill -9 -1; cat >/dev/null; exit $code'
+"""Run a program, its two outputs as one, so that their order is kept, end all of this user that still runs but this shell, and
+read what input is left: podman would take it for an error that nobody does."""
 OOM_KILLS = "cat /sys/fs/cgroup/memory/memory.oom_control /sys/fs/cgroup/memory.events 2>/dev/null | grep '^oom_kill '"
 
 
@@ -116,8 +118,13 @@ class DockerSandbox(Sandbox):
         return Ended(code, out_of_memory=self._oom_kills > before)
 
     def kill(self) -> None:
-        """There is no such call in the API: one more program kills all others of its user."""
-        self._exec(["sh", "-c", "kill -9 -1; true"], {}, b"", 10.0, Capture(1000))
+        """There is no such call in the API: one more program kills all others of its user, as soon as there is room for it."""
+        until = time.monotonic() + GRACE - 3  # the stream is given up then
+        while time.monotonic() < until:
+            with suppress(SandboxError):
+                code, _ = self._exec(["sh", "-c", "kill -9 -1; true"], {}, b"", 10.0, Capture(1000))
+                if code == 0:
+                    return
 
     def image_files(self, image: str) -> bytes:
         """From a container that is never started."""
