@@ -107,7 +107,7 @@ class ExecStream:
             return True
         except (
             ConnectionError
-        ):  # podman hangs up on input that nobody reads; an engine that is gone is found at the next question
+        ):  # podman hangs up on input that nobody reads; the next question finds an engine that is gone
             return False
         self._received += piece
         self._deliver(sink)
