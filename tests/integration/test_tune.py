@@ -172,7 +172,10 @@ def test_two_workers_share_one_study_on_a_server(study: str):
         workers = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
         said = [worker.communicate(timeout=800)[0] for worker in workers]
         assert [worker.returncode for worker in workers] == [0, 0]
-        trials = optuna.load_study(study_name="split", storage=url).trials
+        store = optuna.storages.RDBStorage(url)
+        trials = optuna.load_study(study_name="split", storage=store).trials
+        store.remove_session()
+        store.engine.dispose()
     complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
     assert sorted(trial.params["split"] for trial in complete) == [0.5, 0.6, 0.7, 1.0]
     assert len({trial.user_attrs["owner"] for trial in complete}) == 2  # both had a part

@@ -105,9 +105,8 @@ class ExecStream:
             piece = self._socket.recv(PIECE)
         except BlockingIOError:
             return True
-        except (
-            ConnectionError
-        ):  # podman hangs up on input that nobody reads; the next question finds an engine that is gone
+        except ConnectionError:
+            # podman hangs up on input that nobody reads; the next question finds an engine that is gone
             return False
         self._received += piece
         self._deliver(sink)
