@@ -42,6 +42,18 @@ def study(toy: str) -> str:
     return "study.yaml"
 
 
+TRIALS = """
+import json, sys, optuna
+rows = optuna.load_study(study_name="split", storage=sys.argv[1]).trials
+attributes = [trial.user_attrs for trial in rows]
+print(json.dumps([
+    {"state": t.state.name, "split": t.params.get("split"), "owner": a.get("owner"), "surplus": "surplus" in a}
+    for t, a in zip(rows, attributes)
+]))
+"""
+"""In a process of its own: Optuna leaves connections open."""
+
+
 def sweeps() -> list[Path]:
     return sorted((ROOT / "sweeps").glob("*.yaml"))
 
@@ -172,14 +184,12 @@ def test_two_workers_share_one_study_on_a_server(study: str):
         workers = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
         said = [worker.communicate(timeout=800)[0] for worker in workers]
         assert [worker.returncode for worker in workers] == [0, 0]
-        store = optuna.storages.RDBStorage(url)
-        trials = optuna.load_study(study_name="split", storage=store).trials
-        store.remove_session()
-        store.engine.dispose()
-    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
-    assert sorted(trial.params["split"] for trial in complete) == [0.5, 0.6, 0.7, 1.0]
-    assert len({trial.user_attrs["owner"] for trial in complete}) == 2  # both had a part
-    assert all("surplus" in trial.user_attrs for trial in trials if trial not in complete)
+        stored = subprocess.run([sys.executable, "-c", TRIALS, url], env=environment, check=True, capture_output=True)
+    trials = json.loads(stored.stdout)
+    complete = [trial for trial in trials if trial["state"] == "COMPLETE"]
+    assert sorted(trial["split"] for trial in complete) == [0.5, 0.6, 0.7, 1.0]
+    assert len({trial["owner"] for trial in complete}) == 2  # both had a part
+    assert all(trial["surplus"] for trial in trials if trial not in complete)
     assert sum(text.count(": split ") for text in said) == 4  # a line for each, by who made it
     stored = json.loads(Path("s/study.json").read_text())
     assert sorted(row["setting"]["split"] for row in stored["trials"]) == [0.5, 0.6, 0.7, 1.0] and not stored["open"]
