@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 
 from lit_agents import audit as audit_command
-from lit_agents import report as report_command
 from lit_agents import tasks as tasks_command
 from lit_agents.evaluate import EvaluateCLI
 from lit_agents.fit import FitCLI
 from lit_agents.policy.weights import PACKAGED
+from lit_agents.report import __main__ as report_command
+from lit_agents.tune import parsed
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -52,6 +53,9 @@ def test_a_command_accepts_its_arguments(command, monkeypatch):
     parsers = {"lit_agents.fit": FitCLI, "lit_agents.evaluate": EvaluateCLI}
     if name in parsers:
         assert parsers[name](args).datamodule.tasks
+        return
+    if name == "lit_agents.tune":
+        assert parsed(args)[0].labels()
         return
     others = {"lit_agents.tasks": tasks_command.main, "lit_agents.report": report_command.main}
     others["lit_agents.audit"] = audit_command.main
