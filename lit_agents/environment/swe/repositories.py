@@ -16,7 +16,16 @@ from filelock import FileLock
 
 from lit_agents.environment.swe.packages import Package, source_of
 from lit_agents.environment.swe.sandbox.base import SandboxError
-from lit_agents.environment.swe.tree import Change, File, Tree, changes, read_folder, unpacked, write_folder
+from lit_agents.environment.swe.tree import (
+    Change,
+    File,
+    Tree,
+    changes,
+    is_source,
+    read_folder,
+    unpacked,
+    write_folder,
+)
 from lit_agents.errors import BadInput
 
 IMAGE, SDIST = "image", "sdist:"
@@ -66,7 +75,8 @@ def patched(tree: Tree, patch: str) -> Change:
                 f"it does not apply ({' '.join(done.stderr.decode().split())[:200]}).",
                 "Give the row's own commit.",
             )
-        return changes(tree, read_folder(Path(name)))
+        before = {path: file for path, file in tree.items() if is_source(path)}
+        return changes(before, read_folder(Path(name)))
 
 
 def _of_image(archive: bytes) -> dict[str, File]:

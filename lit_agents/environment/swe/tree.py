@@ -67,12 +67,17 @@ def unpacked(archive: bytes) -> dict[str, File]:
     return found
 
 
+def is_source(path: str) -> bool:
+    """Whether a repository would hold it; what an installation leaves beside it is none."""
+    return not any(part in IGNORED or part.endswith(".egg-info") for part in path.split("/"))
+
+
 def read_folder(folder: Path) -> dict[str, File]:
     """All files of a folder that is trusted."""
     found: dict[str, File] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if any(part in IGNORED or part.endswith(".egg-info") for part in name.split("/")):
+        if not is_source(name):
             continue
         if path.is_symlink():
             found[name] = File(str(path.readlink()).encode(), is_link=True)

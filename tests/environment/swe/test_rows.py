@@ -196,7 +196,9 @@ def test_files_come_from_git_a_folder_or_an_archive_without_their_history(
 
 
 def test_a_patch_makes_changes_and_deletes(tmp_path: Path):
-    tree = read_folder(little_package(tmp_path))
+    tree = read_folder(little_package(tmp_path)) | {
+        "little.egg-info/PKG-INFO": File(b"of an sdist, and changed by nobody")
+    }
     change = patched(tree, "--- a/little/__init__.py\n+++ b/little/__init__.py\n@@ -0,0 +1 @@\n+x = 1\n")
     assert {path: file and file.data for path, file in change.items()} == {"little/__init__.py": b"x = 1\n"}
     with pytest.raises(BadInput, match="does not apply"):
