@@ -34,7 +34,7 @@ def next_action(now: Tree, goal: Change, last: str) -> str:
             return f"chmod {'+' if wanted.executable else '-'}x {path}"
         if old.splitlines() == new.splitlines():
             return f"truncate -s -1 {path}" if len(old) > len(new) else f"echo >> {path}"
-        first, last_line, lines = _hunk(old.splitlines(), new.splitlines())
+        first, last_line, lines = _hunk(old.splitlines(), new.splitlines(), path.endswith(".py"))
         look = f"view {path} {_around(old, first)}"
         if old and last != look:
             return look
@@ -46,14 +46,31 @@ def next_action(now: Tree, goal: Change, last: str) -> str:
     return SUBMIT
 
 
-def _hunk(old: list[str], new: list[str]) -> tuple[int, int, list[str]]:
-    """The first lines that differ, and what they should be; what is only put in takes the line before it along, or after it."""
-    changes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
-    _, a, b, c, d = next(change for change in changes if change[0] != "equal")
-    if a == b and old:
-        a, c = (a - 1, c - 1) if a else (a, c)
-        b, d = (b, d) if a < b else (b + 1, d + 1)
+def _hunk(old: list[str], new: list[str], is_python: bool) -> tuple[int, int, list[str]]:
+    """The first lines that differ, and what they should be; what is only put in takes the line before it along, or after it.
+
+    As few of the places that differ as leave a program: ``edit`` refuses what is none.
+    """
+    changes = [
+        change for change in SequenceMatcher(None, old, new, autojunk=False).get_opcodes() if change[0] != "equal"
+    ]
+    _, a, _, c, _ = changes[0]
+    if a == changes[0][2] and a:
+        a, c = a - 1, c - 1
+    for _, _, b, _, d in changes:
+        if a == b and old:
+            b, d = b + 1, d + 1
+        if not is_python or _parses("\n".join([*old[:a], *new[c:d], *old[b:]]) + "\n"):
+            break
     return a + 1, max(b, 1), new[c:d]
+
+
+def _parses(text: str) -> bool:
+    try:
+        parsed(text)
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
 def _around(text: str, line: int) -> str:

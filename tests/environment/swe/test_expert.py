@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from lit_agents.environment.swe.expert import next_action
+from lit_agents.environment.swe.tools.edit import parses
+from lit_agents.environment.swe.tree import File
+
+BEFORE = "def f(a):\n    return g(\n        (\n            a,\n        )\n    )\n\n\ndef h():\n    return 1\n"
+AFTER = "def f(a, b):\n    parts = (\n        a,\n        b,\n    )\n    return g(parts)\n\n\ndef h():\n    return 2\n"
+TEXTS = {"nested": (BEFORE, AFTER), "one line": (BEFORE, BEFORE.replace("return 1", "return 2"))}
+TEXTS |= {"put in first": (BEFORE, "import os\n" + BEFORE), "put in last": (BEFORE, BEFORE + "\n\nX = 1\n")}
+TEXTS |= {"taken out": (AFTER, AFTER.replace("        b,\n", "")), "new": ("", BEFORE)}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_edit_on_the_way_leaves_a_program(name: str):
+    text, goal = TEXTS[name]
+    last, edits = "", 0
+    while (action := next_action({"a.py": File(text.encode())}, {"a.py": File(goal.encode())}, last)) != "submit":
+        last = action
+        if match := re.fullmatch(r"edit a\.py (\d+)(?:-(\d+))? <<'E'\n(.*\n)?E", action, re.S):
+            first, until = int(match[1]), int(match[2] or match[1])
+            lines, edits = text.splitlines(keepends=True), edits + 1
+            text = "".join(lines[: first - 1]) + (match[3] or "") + "".join(lines[until:])
+            assert parses(text)
+        assert edits < 5
+    assert text == goal and edits >= 1
+    assert name != "nested" or edits > 1  # no more than needed at once
