@@ -18,6 +18,7 @@ from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
 from lit_agents.environment.swe.specs import SPECS, Spec, spec_of
 from lit_agents.environment.swe.tree import File, packed, read_folder
 from lit_agents.errors import BadInput
+from lit_agents.tasks import expert_wins
 from tests.environment.swe.little import SOURCE, little_package
 from tests.shared_data import shared_data
 
@@ -251,3 +252,26 @@ def test_a_version_is_a_number_not_a_text():
     for specs in SPECS.values():
         numbers = [[int(part) for part in spec.since.split(".")] for spec in specs]
         assert numbers == sorted(numbers)
+
+
+REAL = "marshmallow-code__marshmallow-1343"
+
+
+@pytest.mark.slow
+def test_a_real_row_holds_with_its_release_and_is_won_by_its_fix(tmp_path: Path):
+    sample = shared_data("swe/swebench_dev_sample.jsonl").read_text().splitlines()
+    (line,) = (line for line in sample if json.loads(line)["instance_id"] == REAL)
+    (tmp_path / "row.jsonl").write_text(line + "\n")
+    sources = {"marshmallow-code/marshmallow": ["sdist:marshmallow==2.20.0"]}
+    swe = SweGym(str(tmp_path / "home"), rows=str(tmp_path / "row.jsonl"), sources=sources)
+    assert swe.install() == f"{tmp_path / 'row.jsonl'}: 1 of 1 rows can be used here"
+    (split,) = (split for split in ("train", "sft", "validation", "test") if holds(swe, split))
+    assert expert_wins(swe, swe.tasks("rows", split, 1)) == 1
+    swe.close()
+
+
+def holds(swe: SweGym, split: str) -> bool:
+    try:
+        return len(swe.tasks("rows", split, 1)) == 1
+    except BadInput:
+        return False
