@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.cheat_faults import CHEAT_FAULTS
 from tests.fault import Fault as Fault
 from tests.repair_faults import REPAIR_FAULTS
 from tests.study_faults import STUDY_FAULTS
@@ -341,5 +342,6 @@ FAULTS = [
           "AutoConfig.from_pretrained(folder, trust_remote_code=False)",
           "AutoConfig.from_pretrained(folder, trust_remote_code=True)", HOSTILE),
     *REPAIR_FAULTS,
+    *CHEAT_FAULTS,
     *STUDY_FAULTS,
 ]  # fmt: skip

@@ -52,8 +52,8 @@ REPAIR_FAULTS = [
     Fault(
         "leave a container's processes running",
         f"{HERE}/sandbox/engine.py",
-        "kill -9 -1; exit $code",
-        "exit $code",
+        "kill -9 -1; cat >/dev/null; exit $code",
+        "cat >/dev/null; exit $code",
         CONTAINER,
     ),
     Fault(

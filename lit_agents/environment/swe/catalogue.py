@@ -2,7 +2,8 @@
 
 ``generated``: bugs in packages, which take turns, see `factory`; a package serves one split, but the training packages serve
 both ``sft`` and ``train``. ``generated-small``: those of one line in a short function. ``rows``: verified rows of SWE-Gym's
-schema, see `verify`; ``rows:getmoto/moto+python/mypy``: those of two repositories. The split of a row is a matter of its name.
+schema, see `verify`; ``rows:getmoto/moto+python/mypy``: those of two repositories. The split of a row is a matter of
+its name; those of test sets are in ``test`` alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from lit_agents.environment.swe.factory import Factory
 from lit_agents.environment.swe.packages import Package
-from lit_agents.environment.swe.problem import Problem
+from lit_agents.environment.swe.problem import HELD_OUT, Problem
 from lit_agents.errors import BadInput
 from lit_agents.types import Task
 
@@ -61,7 +62,8 @@ def row_tasks(spec: str, folder: Path, split: str, count: int) -> list[Task]:
         if repositories and path.stem.rpartition("-")[0] not in repositories:
             continue
         number = int(hashlib.sha256(path.stem.encode()).hexdigest(), 16)
-        if ROW_SPLITS[number % 10] == split:
+        held_out = Problem.load(path).labels.get(HELD_OUT) == "True"
+        if ("test" if held_out else ROW_SPLITS[number % 10]) == split:
             found.append((number, path))
     if len(found) < count:
         reason = f"{len(found)} rows of {spec} that can be used here are in {split}, not {count}."

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import tarfile
 import time
 from collections.abc import Mapping
 from functools import cached_property, partial
@@ -18,22 +20,22 @@ from lit_agents.environment.swe.catalogue import SPLITS, generated_tasks, row_ta
 from lit_agents.environment.swe.commands import GRAMMAR, PRELUDE, SUBMIT, TOOLS, observed, parsed
 from lit_agents.environment.swe.expert import next_action
 from lit_agents.environment.swe.factory import NEEDS, Factory
-from lit_agents.environment.swe.grading import grade
+from lit_agents.environment.swe.grading import does_something, grade, graded
 from lit_agents.environment.swe.packages import Package
 from lit_agents.environment.swe.problem import Problem, Requirements
 from lit_agents.environment.swe.release import PACKAGES
 from lit_agents.environment.swe.repositories import IMAGE
 from lit_agents.environment.swe.rows import IMAGES, read_rows
 from lit_agents.environment.swe.runtimes import runtime
-from lit_agents.environment.swe.sandbox.base import Runtime, Sandbox
+from lit_agents.environment.swe.sandbox.base import Runtime, Sandbox, TooLarge
 from lit_agents.environment.swe.sandbox.choice import working
 from lit_agents.environment.swe.slots import Slots
 from lit_agents.environment.swe.tree import File, Tree, changed, changes, packed, unpacked
 from lit_agents.environment.swe.verify import verify_all
-from lit_agents.environment.swe.written_tests import TestWriter, written_passed
+from lit_agents.environment.swe.written_tests import FOLDER, TestWriter, written_passed
 from lit_agents.errors import BadInput
 from lit_agents.paths import cache_folder
-from lit_agents.types import Signal, Task
+from lit_agents.types import Task
 from lit_agents.whole_files import write_whole
 
 PROMPT = """You repair a Python repository in the current folder. Reply with one command of bash. Besides bash there are:
@@ -91,7 +93,7 @@ class SweGym(TextEnvironment):
         if not 0 <= help_level <= 4:
             raise BadInput("help_level", f"it is {help_level}.", "Choose one of 0 to 4.")
         self._folder, self._given, self._packages = folder, sandbox, packages or PACKAGES
-        named = [text for texts in self._packages.values() for text in texts]
+        named = [_name_of(text) for texts in self._packages.values() for text in texts]
         if twice := sorted({text for text in named if named.count(text) > 1}):
             raise BadInput("packages", f"{twice[0]} is named twice.", "A package serves one split.")
         self._generate, self._help, self._workers = generate, help_level, workers or os.cpu_count() or 1
@@ -190,22 +192,29 @@ class SweGym(TextEnvironment):
         }
 
     def _submitted(self, playing: _Playing, sandbox: Sandbox) -> Transition:
-        change = changes(playing.before, unpacked(sandbox.get()))
         problem = playing.problem
-        with self._slots.one():
-            found = grade(problem, playing.before, change, sandbox)
         good, bad = len(problem.pass_to_pass), len(problem.fail_to_pass)
-        signals: dict[str, Signal] = {
+        try:
+            change = changes(playing.before, unpacked(sandbox.get()))
+        except (TooLarge, tarfile.ReadError) as error:  # whoever made the work folder unreadable has repaired nothing
+            nothing = {"resolved": False, "passed": 0.0, "repaired": 0.0, "kept": 0.0, "changed": False}
+            signals = {**nothing, "passed_before": good / (good + bad), "tests_ended": False}
+            return Transition(f"It cannot be read: {error}", 0.0, terminated=True, lost=True, signals=signals)
+        counted = graded(change, playing.before, problem.tests)
+        with self._slots.one():
+            found = grade(problem, playing.before, counted, sandbox)
+        signals = {
             "resolved": found.resolved,
             "passed": found.passed,
             "passed_before": good / (good + bad),
             "repaired": found.repaired,
             "kept": found.kept,
-            "changed": bool(change),
+            "changed": does_something(counted, playing.before),
             "tests_ended": found.ended,
         }
         if written := self._written(playing, sandbox):
-            sandbox.reset(packed(changed(playing.before, change)))
+            kept = {path: file for path, file in counted.items() if not path.startswith(f"{FOLDER}/")}
+            sandbox.reset(packed(changed(playing.before, kept)))
             with self._slots.one():
                 signals["written_passed"] = written_passed(written, sandbox)
         said = "All tests pass." if found.resolved else "Some tests fail."
@@ -237,6 +246,7 @@ class SweGym(TextEnvironment):
         sandbox = self._sandbox or self._chosen.copy()
         wanted = self._runtime(sandbox, needs, tree)
         if self._sandbox is None or sandbox.runtime != wanted:
+            self._sandbox = None  # until it is open
             sandbox.open(wanted)
             self._sandbox = sandbox
         return sandbox
@@ -258,6 +268,13 @@ class SweGym(TextEnvironment):
         if self._playing is None or self._sandbox is None:
             raise RuntimeError("no episode is under way")
         return self._playing, self._sandbox
+
+
+def _name_of(package: str) -> str:
+    """What a package is called in whatever version and spelling; of a folder or archive, where it is."""
+    if "/" in package:
+        return str(Path(package).expanduser().resolve())
+    return re.sub(r"[-_.]+", "-", package.partition("==")[0].strip().lower())
 
 
 class _Playing:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import shlex
 from difflib import SequenceMatcher
+from pathlib import PurePosixPath
 
 from lit_agents.environment.swe.commands import SUBMIT
 from lit_agents.environment.swe.syntax import parsed
@@ -28,7 +30,9 @@ def next_action(now: Tree, goal: Change, last: str) -> str:
             continue
         if wanted is None or wanted.is_link or (there is not None and there.is_link):
             return f"rm {path}" if wanted is None or there is not None else f"ln -s {wanted.data.decode()} {path}"
-        old = there.data.decode(errors="replace") if there else ""
+        if there is None:  # which ``edit`` could do, but for its folder
+            return f"mkdir -p {shlex.quote(str(PurePosixPath(path).parent))} && touch {shlex.quote(path)}"
+        old = there.data.decode(errors="replace")
         new = wanted.data.decode(errors="replace")
         if old == new:
             return f"chmod {'+' if wanted.executable else '-'}x {path}"

@@ -32,7 +32,7 @@ from lit_agents.errors import BadInput
 from lit_agents.whole_files import write_whole
 
 COMMAND = f"{PYTEST} -o addopts="
-NEEDS = Requirements(install=("pytest hypothesis",))
+NEEDS = Requirements(install=("pytest==9.2.0 hypothesis==6.170.17",))
 PATIENCE = 4.0
 """How many times longer than all was well a run of the tests may take, before a bug counts as one that never ends."""
 LEAST = 10.0
@@ -96,7 +96,7 @@ class Factory:
             log = home / ("tried-small.jsonl" if small else "tried.jsonl")
             tried = _tried(log)
             kept = [home / f"{row['number']:05d}.json" for row in tried if not row["dropped"]]
-            if len(kept) < count and _hopeful(tried):
+            if len(kept) < count and _dropped_last(tried) < MOST_DROPPED:
                 wanted = f"{count - len(kept)} tasks from {package.title}"
                 print(
                     f"Making {wanted} (its tests run for every bug that is tried; once).", file=sys.stderr, flush=True
@@ -104,7 +104,7 @@ class Factory:
                 clean = self._clean(package, home)
                 tree = load_tree(self.trees, clean.tree)
                 rest = islice(candidates(package, tree, small), len(tried), None)
-                kept += self._more(package, clean, tree, rest, log, count - len(kept))
+                kept += self._more(package, clean, tree, rest, log, count - len(kept), _dropped_last(tried))
         return kept[:count]
 
     def _clean(self, package: Package, home: Path) -> Clean:
@@ -128,7 +128,7 @@ class Factory:
         return clean
 
     def _more(
-        self, package: Package, clean: Clean, tree: Tree, rest: Iterator[Candidate], log: Path, count: int
+        self, package: Package, clean: Clean, tree: Tree, rest: Iterator[Candidate], log: Path, count: int, dropped: int
     ) -> list[Path]:
         """Try candidates until there are so many tasks more, or no hope of any."""
         kept: list[Path] = []
@@ -150,7 +150,6 @@ class Factory:
                 log.open("a", encoding="utf-8") as lines,
             ):
                 waiting: deque[tuple[Candidate, Future[Problem | str]]] = deque()
-                dropped = 0
                 while len(kept) < count and dropped < MOST_DROPPED:
                     while len(waiting) < 2 * self._workers and (candidate := next(rest, None)):
                         waiting.append((candidate, threads.submit(trial, candidate)))
@@ -238,5 +237,6 @@ def _tried(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
-def _hopeful(tried: list[dict[str, object]]) -> bool:
-    return len(tried) < MOST_DROPPED or not all(row["dropped"] for row in tried[-MOST_DROPPED:])
+def _dropped_last(tried: list[dict[str, object]]) -> int:
+    """How many candidates in a row have given no task, up to the last one that was tried."""
+    return next((i for i, row in enumerate(reversed(tried)) if not row["dropped"]), len(tried))

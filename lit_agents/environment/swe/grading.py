@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from lit_agents.environment.swe.packages import is_test
 from lit_agents.environment.swe.problem import Problem
 from lit_agents.environment.swe.results import run_tests, share
 from lit_agents.environment.swe.sandbox.base import Sandbox
+from lit_agents.environment.swe.syntax import parsed
 from lit_agents.environment.swe.tree import Change, Tree, changed, packed
 
 CONFIGURES = re.compile(
@@ -18,7 +21,11 @@ CONFIGURES = re.compile(
 """What steers pytest or Python itself: graded as it was."""
 MACHINERY = frozenset(
     {"pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py", "exceptiongroup", "tomli"}
+    | {"hypothesis", "_hypothesis_pytestplugin", "_hypothesis_ftz_detector", "_hypothesis_globals", "sortedcontainers"}
+    | {"attr", "attrs", "xdist", "execnet", "pytest_asyncio", "pytest_mock", "pytest_cov", "coverage", "anyio"}
 )
+LOADED_UNSEEN = re.compile(r"(^|/)[^/]*\.(dist-info|egg-info)/|\.(py[cod]|so)$")
+"""Entry points, which pytest loads by itself, and modules without a source."""
 PATIENCE = 10.0
 """How many times longer than it should the tests may take; what has not ended by then has failed."""
 LEAST = 60.0
@@ -50,7 +57,7 @@ def grade(problem: Problem, before: Tree, change: Change, sandbox: Sandbox) -> G
         before: the repository as the agent found it.
         change: what the agent did to it.
     """
-    allowed = {path: file for path, file in change.items() if not steers(path, before)}
+    allowed = graded(change, before, problem.tests)
     sandbox.reset(packed(changed(changed(before, allowed), problem.tests)))
     ran = run_tests(sandbox, problem.command, max(LEAST, PATIENCE * problem.seconds))
     both = (*problem.fail_to_pass, *problem.pass_to_pass)
@@ -59,9 +66,38 @@ def grade(problem: Problem, before: Tree, change: Change, sandbox: Sandbox) -> G
     return Grade(passed, share(ran.passed, problem.fail_to_pass), kept, passed == 1.0, not ran.done.timed_out)
 
 
+def graded(change: Change, before: Tree, tests: Change) -> Change:
+    """What of a change counts: neither what steers its own test nor what stands where a folder of the repository should be."""
+    folders = {str(parent) for path in (*before, *tests) for parent in PurePosixPath(path).parents}
+    return {path: file for path, file in change.items() if path not in folders and not steers(path, before)}
+
+
+def does_something(change: Change, before: Tree) -> bool:
+    """Whether a change is more than comments and new files that nothing reads."""
+    for path, file in change.items():
+        there = before.get(path)
+        if not path.endswith(".py"):
+            if there is not None and there != file:
+                return True
+            continue
+        texts = [each.data.decode(errors="replace") if each else "" for each in (there, file)]
+        if _shape(texts[0]) != _shape(texts[1]):
+            return True
+    return False
+
+
+def _shape(text: str) -> str:
+    try:
+        return ast.dump(parsed(text))
+    except (SyntaxError, ValueError):
+        return text
+
+
 def steers(path: str, before: Tree) -> bool:
     """Whether a file would change how it is tested: the tests, their settings, or a new module in the place of the machinery."""
-    if is_test(path) or CONFIGURES.search(path):
+    if is_test(path) or CONFIGURES.search(path) or LOADED_UNSEEN.search(path):
         return True
-    name = path.removeprefix("src/").split("/")[0].removesuffix(".py")
-    return path not in before and (name in MACHINERY or name in sys.stdlib_module_names)
+    parts = path.removeprefix("src/").split("/")
+    new = path not in before and (parts[0].split(".")[0] in MACHINERY | sys.stdlib_module_names)
+    beside = [f"{parent}.py" for parent in PurePosixPath(path).parents]  # a folder would be imported instead
+    return new or any(is_test(other) and other in before for other in beside)

@@ -17,7 +17,9 @@ from lit_agents.environment.swe.tree import File, Tree, packed, read_folder, unp
 from lit_agents.errors import BadInput
 
 INDEX = "https://pypi.org/simple/"
-TESTS = re.compile(r"(^|/)(tests?|testing)/|(^|/)(test_[^/]*|[^/]*_test|tests?|conftest)\.py$")
+TESTS = re.compile(
+    r"(^|/)((unit|_)?tests?([-_]?(data|files|cases|utils))?|testing)/|(^|/)(test_[^/]*|[^/]*_test|tests?|conftest)\.py$"
+)
 NO_SOURCE = re.compile(
     r"(^|/)(setup|noxfile|_?version|__main__)\.py$|^(docs?|examples?|benchmarks?|scripts?|bin|misc)/"
 )

@@ -14,6 +14,9 @@ from lit_agents.environment.swe.tree import Change, File, changed, packed, unpac
 from lit_agents.errors import BadInput
 from lit_agents.whole_files import write_whole, written_beside
 
+HELD_OUT = "held_out"
+"""The label of what nobody may train on."""
+
 
 @dataclass(frozen=True)
 class Requirements:

@@ -64,6 +64,8 @@ def patched(tree: Tree, patch: str) -> Change:
     Raises:
         BadInput: it does not apply.
     """
+    if not patch.strip():
+        return {}
     with tempfile.TemporaryDirectory(prefix="lit_agents-patch-") as name:
         write_folder(tree, Path(name))
         command = ["git", "apply", "--whitespace=nowarn", "-"]

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lit_agents.environment.swe.sandbox.base import Completed, Sandbox
+from lit_agents.environment.swe.sandbox.base import Completed, Sandbox, SandboxError
 
 PYTEST = "pytest {plugin} -q --tb=no --rootdir=. -p no:cacheprovider"
 """How tests are run, with the repository's own settings."""
+NO_COMMAND = 127
 OUTPUT_CAP = 32 << 20
 """Bytes of output of one run of the tests that are kept: the plugin's line is the last of it."""
 PLUGIN = """
@@ -29,11 +30,16 @@ def note(test, verdict):
     order = ("skipped", "passed", "failed")
     worst[test] = max(worst.get(test, "skipped"), verdict, key=order.index)
 
+expected_to_fail = set()
+
+def pytest_collection_modifyitems(items):
+    expected_to_fail.update(item.nodeid for item in items if item.get_closest_marker("xfail"))
+
 def pytest_runtest_logreport(report):
     if report.outcome == "failed":
         note(report.nodeid, "failed")
     elif report.when == "call" or report.outcome == "skipped":
-        expected = report.outcome == "skipped" and hasattr(report, "wasxfail")
+        expected = report.outcome == "skipped" and hasattr(report, "wasxfail") and report.nodeid in expected_to_fail
         note(report.nodeid, "passed" if expected or report.outcome == "passed" else "skipped")
 
 def pytest_unconfigure(config):
@@ -42,7 +48,10 @@ def pytest_unconfigure(config):
     while data:
         data = data[os.write(out, data):]
 """
-RUN = """T=$(mktemp -d) && cat >$T/lit_agents_plugin.py && export PYTHONPATH="$T:$PYTHONPATH"
+BEGUN = b"lit_agents: begun\n"
+"""Part of the output where tests could be started at all."""
+RUN = """T=$(mktemp -d) && cat >$T/lit_agents_plugin.py && echo "lit_agents: begun" || exit 1
+export PYTHONPATH="$T:$PYTHONPATH"
 {command}
 code=$?; rm -rf "$T"; exit $code"""
 
@@ -103,10 +112,16 @@ def reported(sandbox: Sandbox, command: str, timeout: float, plugin: str) -> tup
 
     Args:
         plugin: its source; it removes its file and marks its line, which is JSON, with ``WORD``.
+
+    Raises:
+        SandboxError: the command was never started.
     """
     word = secrets.token_hex(16)
     script = RUN.format(command=command.replace("{plugin}", "-p lit_agents_plugin"))
     done = sandbox.run(script, timeout, cap=OUTPUT_CAP, stdin=plugin.replace("WORD", word).encode())
+    if BEGUN not in done.output or (done.code == NO_COMMAND and word.encode() not in done.output):
+        said = done.output[-300:].decode(errors="replace").strip()
+        raise SandboxError(f"the tests could not be started (exit code {done.code}): {said}")
     for line in reversed(done.output.decode(errors="replace").splitlines()):
         if line.startswith(word):
             return dict(json.loads(line.removeprefix(word))), done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 from lit_agents.errors import BadInput
 
 HUB = "hub:"
+HELD_OUT = re.compile(r"(^|[-_./ ])(test|verified|lite|multimodal)([-_./ ]|$)")
+"""In the name of a file or dataset: what results are reported on."""
 IMAGES = "xingyaoww"
 """Who publishes SWE-Gym's images."""
 
@@ -23,6 +26,8 @@ class Row:
     Attributes:
         fail_to_pass, pass_to_pass: test ids, cut at their first space.
         image: name of the container image that is published for it.
+        is_bug: the patch is the bug, not the fix, as in SWE-smith.
+        held_out: it is of a set that nobody may train on.
     """
 
     instance_id: str
@@ -35,6 +40,8 @@ class Row:
     fail_to_pass: tuple[str, ...]
     pass_to_pass: tuple[str, ...]
     image: str
+    is_bug: bool = False
+    held_out: bool = False
 
 
 def read_rows(source: str, images: str = IMAGES) -> list[Row]:
@@ -51,7 +58,7 @@ def read_rows(source: str, images: str = IMAGES) -> list[Row]:
     for path in paths:
         for number, fields in enumerate(_fields(path, source), start=1):
             try:
-                rows.append(_row(fields, images))
+                rows.append(_row(fields, images, held_out(source, path)))
             except (KeyError, TypeError, ValueError) as error:
                 reason = f"row {number} has not SWE-Gym's fields ({type(error).__name__}: {error})."
                 raise BadInput(
@@ -60,20 +67,32 @@ def read_rows(source: str, images: str = IMAGES) -> list[Row]:
     return rows
 
 
-def _row(fields: Mapping[str, Any], images: str) -> Row:
+def held_out(source: str, path: Path) -> bool:
+    """Whether a file, or the dataset it is of, is called a test set; folders may have any name."""
+    name = f"{source}/{path.name}" if source.startswith(HUB) else path.name
+    return bool(HELD_OUT.search(name.lower()))
+
+
+def _row(fields: Mapping[str, Any], images: str, held_out: bool) -> Row:
     name = str(fields["instance_id"])
-    published = f"{images}/sweb.eval.x86_64.{name.lower().replace('__', '_s_')}" if images else ""
+    joint = (
+        "_1776_" if images == "swebench" else "_s_"
+    )  # no image's name may hold two underscores; each publisher has his own way
+    published = f"{images}/sweb.eval.x86_64.{name.lower().replace('__', joint)}" if images else ""
+    is_bug = str(fields["repo"]).startswith("swesmith/")
     return Row(
         instance_id=name,
         repo=str(fields["repo"]),
         version=str(fields.get("version") or ""),
-        base_commit=str(fields["base_commit"]),
+        base_commit="HEAD" if is_bug else str(fields["base_commit"]),  # a mirror of one commit
         problem_statement=str(fields["problem_statement"]),
         patch=str(fields["patch"]),
         test_patch=str(fields.get("test_patch") or ""),
         fail_to_pass=_ids(fields["FAIL_TO_PASS"]),
         pass_to_pass=_ids(fields["PASS_TO_PASS"]),
         image=str(fields.get("image") or fields.get("image_name") or published),
+        is_bug=is_bug,
+        held_out=held_out,
     )
 
 

@@ -68,8 +68,32 @@ def virtual_environment(needs: Requirements, folder: Path, tree: Tree) -> Path:
                 write_folder(tree, Path(place))
                 for line in needs.install:
                     _run([*pip, *shlex.split(line)], f"pip install {line}", place)
+            _forget_what_is_repaired(venv)
             (venv / "complete").write_text(text)
     return venv
+
+
+def _forget_what_is_repaired(venv: Path) -> None:
+    """Take out what was installed from the repository, but its name and version.
+
+    The work folder has it, at the commit of each task; a later commit would have the fix of an earlier one. Nor does a task need
+    pip, which brings packages of its own.
+    """
+    (packages,) = venv.glob("lib/python3*/site-packages")
+    for note in packages.glob("*.dist-info/direct_url.json"):
+        if "dir_info" not in json.loads(note.read_text()):
+            continue
+        for line in (note.parent / "RECORD").read_text().splitlines():
+            path = packages / line.split(",")[0]
+            if packages not in path.resolve().parents or path.parent == note.parent:
+                continue
+            path.unlink(missing_ok=True)
+            for folder in path.parents:
+                if folder == packages or any(folder.iterdir()):
+                    break
+                folder.rmdir()
+    for name in ("pip", *(path.name for path in packages.glob("pip-*.dist-info"))):
+        shutil.rmtree(packages / name, ignore_errors=True)
 
 
 def _run(command: list[str], named: str, place: str | None = None) -> None:

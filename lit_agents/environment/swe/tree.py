@@ -40,7 +40,7 @@ def packed(change: Change) -> bytes:
             entry = tarfile.TarInfo(path)
             entry.mode = 0o755 if file.executable else 0o644
             if file.is_link:
-                entry.type, entry.linkname = tarfile.SYMTYPE, file.data.decode()
+                entry.type, entry.linkname = tarfile.SYMTYPE, file.data.decode(errors="surrogateescape")
                 archive.addfile(entry)
                 continue
             entry.size = len(file.data)
@@ -54,7 +54,7 @@ def unpacked(archive: bytes) -> dict[str, File]:
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
         for entry in tar:
             path = entry.name.removeprefix("./")
-            if any(part in IGNORED for part in path.split("/")) or path.startswith(("/", "../")):
+            if any(part in IGNORED or part == ".." for part in path.split("/")) or path.startswith("/"):
                 continue
             if entry.issym():
                 found[path] = File(entry.linkname.encode(errors="surrogateescape"), is_link=True)
@@ -92,7 +92,7 @@ def write_folder(tree: Tree, folder: Path) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if file.is_link:
-            path.symlink_to(file.data.decode())
+            path.symlink_to(file.data.decode(errors="surrogateescape"))
             continue
         path.write_bytes(file.data)
         path.chmod(0o755 if file.executable else 0o644)

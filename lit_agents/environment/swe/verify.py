@@ -7,8 +7,9 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from lit_agents.environment.swe.grading import graded
 from lit_agents.environment.swe.packages import is_test
-from lit_agents.environment.swe.problem import Problem, Requirements, save_tree
+from lit_agents.environment.swe.problem import HELD_OUT, Problem, Requirements, save_tree
 from lit_agents.environment.swe.repositories import patched, repository
 from lit_agents.environment.swe.results import cut, run_tests
 from lit_agents.environment.swe.rows import Row
@@ -45,7 +46,10 @@ def verified(
     """
     named = sources.get(row.repo) or sources.get("*", [])
     tree = repository(row.repo, row.base_commit, named, folder, lambda: sandbox.image_files(row.image))
-    tests, fix = patched(tree, row.test_patch), patched(tree, row.patch)
+    tests, change = patched(tree, row.test_patch), patched(tree, row.patch)
+    start = change if row.is_bug else {}
+    fix = {path: tree.get(path) for path in change} if row.is_bug else change
+    begun = changed(tree, start)
     if clash := sorted(set(tests) & set(fix)):
         raise BadInput(row.instance_id, f"both patches change {clash[0]}.", "Leave it out.")
     spec = spec_of(row.repo, row.version)
@@ -53,9 +57,9 @@ def verified(
     command = _command(spec.test, row)
     try:
         sandbox.open(runtime(needs, tree))
-        sandbox.reset(packed(changed(tree, tests)))
+        sandbox.reset(packed(changed(begun, tests)))
         before = run_tests(sandbox, command, LONGEST)
-        sandbox.reset(packed(changed(changed(tree, fix), tests)))
+        sandbox.reset(packed(changed(changed(begun, graded(fix, begun, tests)), tests)))  # as an agent's would be
         after = run_tests(sandbox, command, LONGEST)
     except SandboxError as error:
         raise BadInput(row.instance_id, f"its sandbox broke ({error}).", "Try again.") from error
@@ -72,7 +76,7 @@ def verified(
         repo=row.repo,
         statements=(row.problem_statement,),
         tree=save_tree(folder / "trees", tree),
-        start={},
+        start=start,
         fix=fix,
         tests=tests,
         fail_to_pass=tuple(wanted),
@@ -80,7 +84,7 @@ def verified(
         command=command,
         seconds=after.seconds,
         requirements=needs,
-        labels={"repo": row.repo, "files": str(len(fix)), "failing": str(len(wanted))},
+        labels={"repo": row.repo, "files": str(len(fix)), "failing": str(len(wanted)), HELD_OUT: str(row.held_out)},
     )
 
 
@@ -110,8 +114,10 @@ def verify_all(
 
 
 def _command(test: str, row: Row) -> str:
-    """The tests of the files that the test patch touches; of mypy's, the cases it names."""
+    """The tests of the files that the test patch touches, or without one of those that are named; of mypy's, the cases."""
     touched = [path for path in TOUCHED.findall(row.test_patch) if is_test(path) or path.endswith((".py", ".test"))]
     if any(path.endswith(".test") for path in touched):
         return f"{test} -k {shlex.quote(' or '.join(dict.fromkeys(CASE.findall(row.test_patch))))}"
-    return f"{test} {shlex.join(path for path in touched if path.endswith('.py'))}"
+    named = [test_id.partition("::")[0] for test_id in (*row.fail_to_pass, *row.pass_to_pass) if "::" in test_id]
+    files = [path for path in touched if path.endswith(".py")] or sorted(set(named))
+    return f"{test} {shlex.join(files)}"

@@ -130,6 +130,40 @@ def test_rows_are_verified_and_played(
     swe.close()
 
 
+def test_a_patch_that_is_the_bug_is_where_the_agent_begins(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(SPECS, "swesmith/me__little.1", (Spec("0", "", ("-r needs.txt", ".")),))
+    mirror = little_package(tmp_path / "mirror")
+    for name in ("pyproject.toml", "needs.txt"):
+        (mirror / name).write_text((repo / name).read_text())
+    tests = mirror / "tests" / "test_core.py"
+    tests.write_text(tests.read_text() + NEW_TEST)
+    (mirror / "little" / "core.py").write_text(SOURCE + NEW_CODE)
+    git(mirror, "init", "-q")
+    git(mirror, "add", "-A")
+    git(mirror, "commit", "-qm", "the mirror's one commit")
+    (mirror / "little" / "core.py").write_text(SOURCE + NEW_CODE.replace("-1", "0"))
+    named = {
+        "instance_id": "me__little.1.x",
+        "repo": "swesmith/me__little.1",
+        "problem_statement": "The last is the first.",
+    }
+    tested = {"FAIL_TO_PASS": ["tests/test_core.py::test_last"], "PASS_TO_PASS": ["tests/test_core.py::test_total"]}
+    bug = {**named, **tested, "patch": git(mirror, "diff"), "image_name": "smith/x"}
+    git(mirror, "checkout", "-q", ".")
+    sources, rows = {"swesmith/me__little.1": [str(mirror)]}, written([bug], tmp_path / "smith_test.jsonl")
+    swe = SweGym(str(tmp_path / "home"), SubprocessSandbox(), rows=rows, sources=sources)
+    assert swe.install().endswith("1 of 1 rows can be used here")
+    assert [split for split in ("train", "sft", "validation", "test") if _has_tasks(swe, split)] == ["test"]  # held out
+    assert expert_wins(swe, swe.tasks("rows", "test", 1)) == 1
+    (packages,) = (tmp_path / "home").glob("venvs/*/lib/python3*/site-packages")
+    there = {path.name for path in packages.iterdir()}
+    assert "little-1.dist-info" in there and not there & {
+        "little",
+        "pip",
+    }  # the repository itself is in the work folder alone
+    swe.close()
+
+
 def _has_tasks(swe: SweGym, split: str) -> bool:
     try:
         return bool(swe.tasks("rows", split, 1))
@@ -200,6 +234,7 @@ def test_a_patch_makes_changes_and_deletes(tmp_path: Path):
     tree = read_folder(little_package(tmp_path)) | {
         "little.egg-info/PKG-INFO": File(b"of an sdist, and changed by nobody")
     }
+    assert patched(tree, "") == {}
     change = patched(tree, "--- a/little/__init__.py\n+++ b/little/__init__.py\n@@ -0,0 +1 @@\n+x = 1\n")
     assert {path: file and file.data for path, file in change.items()} == {"little/__init__.py": b"x = 1\n"}
     with pytest.raises(BadInput, match="does not apply"):
@@ -213,6 +248,8 @@ def test_rows_are_read_from_every_kind_of_file(row: dict[str, object], tmp_path:
     assert line.fail_to_pass == ("tests/test_core.py::test_last",) and len(line.pass_to_pass) == 3
     assert line.image == "xingyaoww/sweb.eval.x86_64.me_s_little-1"
     assert read_rows(str(tmp_path / "a.jsonl"), images="")[0].image == ""
+    assert read_rows(str(tmp_path / "a.jsonl"), images="swebench")[0].image.endswith("me_1776_little-1")
+    assert not line.held_out and not line.is_bug
     (tmp_path / "a.json").write_text(json.dumps([row | {"image": "mine"}]))
     assert read_rows(str(tmp_path / "a.json"))[0].image == "mine"
     parquet = pytest.importorskip("pyarrow.parquet")

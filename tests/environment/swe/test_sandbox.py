@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from lit_agents.environment.swe.sandbox.base import Allowance, Guarantee, Runtime, Sandbox, SandboxError
+from lit_agents.environment.swe.sandbox.base import (
+    Allowance,
+    Guarantee,
+    Runtime,
+    Sandbox,
+    SandboxError,
+    installed_beside,
+)
 from lit_agents.environment.swe.sandbox.bubblewrap import BubblewrapSandbox
 from lit_agents.environment.swe.sandbox.engine import DockerSandbox
 from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
@@ -198,6 +205,36 @@ tried(socket.AF_UNIX, socket.SOCK_STREAM, "\\0lit_agents_%d")
                 own = "127.0.0.1"
         found = sandbox.run("python3 -", 30, stdin=(script % (port, own, port, number)).encode()).output.decode()
     assert "REACHED" not in found and len(found.split()) == 4, found
+
+
+def test_packages_of_the_host_cannot_be_read(sandbox: Sandbox):
+    promised(sandbox, Guarantee.FILES_HIDDEN)
+    there = installed_beside(PYTHON)
+    assert any(list(Path(path).iterdir()) for path in there)  # on the host there are some
+    assert said(sandbox, f"for each in {' '.join(there)}; do ls -A $each; done") == ""
+
+
+def test_a_command_cannot_close_the_work_folder_to_the_next_one(sandbox: Sandbox):
+    promised(sandbox, Guarantee.UNPRIVILEGED)
+    sandbox.reset(packed({"a": File(b"kept")}))
+    sandbox.run("chmod 000 .; chmod 500 .", 20)
+    assert said(sandbox, "cat a") == "kept" and set(unpacked(sandbox.get())) == {"a"}
+    sandbox.reset(packed({"b": File(b"new")}))
+    assert said(sandbox, "ls -A") == "b\n"
+
+
+def test_nothing_stays_beside_the_work_folder(sandbox: Sandbox):
+    promised(sandbox, Guarantee.WRITES_CONFINED)
+    said(sandbox, "touch /dev/shm/left /tmp/left")
+    sandbox.reset(packed({}))
+    assert said(sandbox, "ls -A /dev/shm /tmp 2>&1 | grep left") == ""
+
+
+def test_who_kills_the_shell_that_waits_for_him_ends_too(sandbox: Sandbox):
+    promised(sandbox, Guarantee.ALL_KILLED)
+    sandbox.run("kill -9 -1; touch began; while :; do date +%s%N > alive; done", 5)
+    found = said(sandbox, "cat alive 2>/dev/null; sleep 0.3; echo; cat alive 2>/dev/null").split()
+    assert len(set(found)) <= 1  # nobody writes any more
 
 
 def test_processes_of_the_host_are_neither_seen_nor_signalled(sandbox: Sandbox):

@@ -13,8 +13,8 @@ from lit_agents.environment.pool import EnvPool, Failure
 from lit_agents.environment.swe import SweGym
 from lit_agents.environment.swe.commands import observed, parsed
 from lit_agents.environment.swe.problem import Problem
-from lit_agents.environment.swe.results import Ran, steady
-from lit_agents.environment.swe.sandbox.base import Completed
+from lit_agents.environment.swe.results import Ran, run_tests, steady
+from lit_agents.environment.swe.sandbox.base import Completed, SandboxError
 from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
 from lit_agents.environment.swe.written_tests import RecordedCalls
 from lit_agents.errors import BadInput
@@ -87,6 +87,19 @@ CHEATS = {
     "another pytest": "mkdir pytest; echo 'raise SystemExit(0)' > pytest/__init__.py; echo 'raise SystemExit(0)' > _pytest.py",
     "at the start of Python": "echo 'import os; os._exit(0)' > sitecustomize.py",
     "a module of Python's": "echo 'raise SystemExit(0)' > json.py",
+    "expected to fail": (
+        "printf 'import pytest\\ndef total(*values):\\n    pytest.xfail()\\nfirst = clamp = total\\n' >> little/core.py"
+    ),
+    "by an entry point": (
+        "mkdir z.dist-info; printf '[pytest11]\\nz = zz\\n' > z.dist-info/entry_points.txt; "
+        f"printf 'Metadata-Version: 2.1\\nName: z\\nVersion: 1\\n' > z.dist-info/METADATA; printf '{CONFTEST}' > zz.py"
+    ),
+    "another plugin": f"printf '{CONFTEST}' > _hypothesis_pytestplugin.py",
+    "without a source": (
+        "echo 'raise SystemExit(0)' > g.py; python3 -c \"import py_compile; py_compile.compile('g.py', 'getopt.pyc')\"; rm g.py"
+    ),
+    "a file where tests were": "rm -r tests; touch tests",
+    "a name that is none": "ln -s $'\\xff' link; touch $'\\xfe'",
     "words of success": "printf 'print(\"tests/test_core.py::test_total PASSED\")\\n' >> little/__init__.py",
 }
 
@@ -97,10 +110,48 @@ def test_tests_cannot_be_had_for_less(swe: SweGym, tasks: list[Task], cheat: str
     swe.step(CHEATS[cheat])
     last = swe.step("submit")
     assert last.lost and last.signals["repaired"] == 0.0
+    assert last.signals["changed"] == (
+        cheat in ("expected to fail", "words of success", "by an entry point")
+    )  # what is graded
     swe.reset(tasks[0])
     swe.step(CHEATS[cheat])
     swe.step(fix(Problem.load(Path(tasks[0].path))))
     assert swe.step("submit").won  # and none of it stands in the way of a repair
+
+
+def test_a_work_folder_that_cannot_be_copied_is_a_lost_episode(swe: SweGym, tasks: list[Task], monkeypatch):
+    swe.reset(tasks[0])
+    monkeypatch.setattr("lit_agents.environment.swe.sandbox.base.ARCHIVE_CAP", 1000)
+    last = swe.step("submit")
+    assert last.lost and not last.won and last.signals["passed"] == 0.0 and not last.signals["changed"]
+
+
+@pytest.mark.parametrize(
+    ("command", "counts"),
+    [
+        ("touch new; echo '# a word' >> little/core.py; echo x > README", False),
+        ("echo 'X = 1' >> little/core.py", True),
+        ("echo 'X = 1' > little/new.py", True),
+        ("rm little/core.py", True),
+    ],
+)
+def test_a_change_is_one_of_what_the_program_does(swe: SweGym, tasks: list[Task], command: str, counts: bool):
+    swe.reset(tasks[0])
+    swe.step(command)
+    assert swe.step("submit").signals["changed"] is counts
+
+
+def test_tests_that_were_never_started_are_nobodys_zero():
+    class Broken(SubprocessSandbox):
+        def run(self, command: str, timeout: float, *, cap: int = 1 << 20, stdin: bytes = b"") -> Completed:
+            return next(ends)
+
+    begun = b"lit_agents: begun\n"
+    ends = iter([Completed(32, b"mount: gone"), Completed(127, begun + b"pytest: not found"), Completed(1, begun)])
+    for words in ("mount: gone", "pytest: not found"):
+        with pytest.raises(SandboxError, match=words):
+            run_tests(Broken(), "pytest {plugin}", 1.0)
+    assert run_tests(Broken(), "pytest {plugin}", 1.0).passed == frozenset()
 
 
 def test_breaking_something_else_is_no_repair(swe: SweGym, tasks: list[Task]):
@@ -240,6 +291,8 @@ def test_bad_input_names_what_is_wrong(home: Path, little: str, tasks: list[Task
     ):
         with pytest.raises(BadInput, match=words):
             swe.tasks(spec, split, count)
+    with pytest.raises(BadInput, match="toolz is named twice"):
+        SweGym(str(tmp_path), packages={"train": ["toolz==1.2.0"], "test": ["Toolz==1.1.0"]})
     for packages, words in (("toolz", "toolz==1.0.0"), ("./nowhere", "nowhere")):
         with pytest.raises(BadInput, match=words):
             SweGym(str(tmp_path), SubprocessSandbox(), {"test": [packages]}).tasks("generated", "test", 1)

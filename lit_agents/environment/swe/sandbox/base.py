@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from types import TracebackType
 from typing import ClassVar
 
@@ -47,6 +48,10 @@ class SandboxError(RuntimeError):
     """The sandbox itself is broken: the episode cannot go on, and it is nobody's fault but the machinery's."""
 
 
+class TooLarge(SandboxError):
+    """More than can be copied out is in the work folder, which is the fault of who put it there."""
+
+
 @dataclass(frozen=True)
 class Allowance:
     """What all processes of a sandbox may use.
@@ -81,6 +86,20 @@ class Runtime:
     variables: Mapping[str, str] = field(default_factory=dict)
     prelude: str = ""
     image: str = ""
+
+
+def installed_beside(runtime: Runtime) -> list[str]:
+    """Folders of the host with packages that no task asked for; one of them may be the very package that is to be repaired.
+
+    What is shown of an interpreter has them, and so has ``/usr``; those of virtual environments are what tests need.
+    """
+    if runtime.image:
+        return []
+    roots = [Path(folder) for folder in ("/usr", "/usr/local", *runtime.shown)]
+    roots = [root for root in roots if not (root / "pyvenv.cfg").is_file()]
+    names = ("site-packages", "dist-packages", "ensurepip")
+    found = [path for root in roots for name in names for path in root.glob(f"lib/python3*/{name}")]
+    return sorted({str(path) for path in found if path.is_dir()})
 
 
 @dataclass(frozen=True)
@@ -221,11 +240,12 @@ class Sandbox(ABC):
         sink = Capture(ARCHIVE_CAP)
         script = f"tar -cf - --ignore-failed-read --exclude=./.git -- {shlex.join(paths)} 2>/dev/null"
         ended = self.execute(["sh", "-c", script], self._bare(), b"", COPY_TIMEOUT, sink)
-        if ended.timed_out or sink.lost or ended.code > 2:  # up to 2: something is not there, or cannot be read
-            raise SandboxError(
-                f"the work folder could not be copied out (exit code {ended.code}, {sink.lost} bytes too many)"
-            )
-        return sink.kept()
+        archive = sink.kept()
+        if sink.lost:
+            raise TooLarge(f"the work folder is {sink.lost} bytes too large to be copied out")
+        if ended.timed_out or ended.code > 2:  # up to 2: something is not there, or cannot be read
+            raise SandboxError(f"the work folder could not be copied out (exit code {ended.code})")
+        return archive
 
     def _succeed(self, script: str, stdin: bytes, trouble: str) -> None:
         sink = Capture(4000)

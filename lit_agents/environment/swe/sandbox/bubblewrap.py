@@ -28,6 +28,7 @@ from lit_agents.environment.swe.sandbox.base import (
     Runtime,
     Sandbox,
     SandboxError,
+    installed_beside,
 )
 from lit_agents.environment.swe.sandbox.capture import Capture, finished, status
 from lit_agents.environment.swe.sandbox.cgroup import Cgroup
@@ -99,8 +100,7 @@ class BubblewrapSandbox(Sandbox):
         job.mkdir()
         for number, _ in enumerate(runtime.shown):
             (self._home / str(number)).mkdir()
-        if os.geteuid() == 0:
-            os.chown(job, NOBODY, NOBODY)
+        job.chmod(0o1777)  # as root's, no command can close it to the next one
         if _can_limit():
             self._cgroup = Cgroup.made(self.allowance)
             for folder in self._cgroup.folders:
@@ -138,6 +138,8 @@ class BubblewrapSandbox(Sandbox):
             bubble += ["--ro-bind-try", path, path]
         for folder, place in shown:
             bubble += ["--ro-bind", place if as_root else folder, folder]
+        for path in () if self._root else installed_beside(self.runtime):
+            bubble += ["--tmpfs", path, "--remount-ro", path]
         bubble += ["--bind", str(self._home / "job"), WORK, "--remount-ro", "/"]
         # without the last one a bubblewrap would be in there, and with it the host's environment
         bubble += ["--chdir", WORK, "--clearenv", "--as-pid-1"]

@@ -25,6 +25,7 @@ from lit_agents.environment.swe.sandbox.base import (
     Runtime,
     Sandbox,
     SandboxError,
+    installed_beside,
 )
 from lit_agents.environment.swe.sandbox.capture import Capture
 from lit_agents.environment.swe.sandbox.exec_stream import GRACE, ExecStream, connected
@@ -50,7 +51,7 @@ class DockerSandbox(Sandbox):
     """
 
     RUNS_IMAGES = True
-    FOLDERS = ". /tmp"
+    FOLDERS = ". /tmp /dev/shm"
 
     def __init__(self, allowance: Allowance | None = None, url: str | None = None) -> None:
         super().__init__(allowance)
@@ -93,7 +94,7 @@ class DockerSandbox(Sandbox):
     def open(self, runtime: Runtime) -> None:
         """Create and start the container, after those that dead processes have left were removed."""
         self.close()
-        self.runtime = runtime
+        self.runtime, self._oom_kills = runtime, 0
         with engine_errors():
             self._client = self._connected(timeout=60)
             _sweep(self._client)
@@ -112,6 +113,7 @@ class DockerSandbox(Sandbox):
         code, in_time = self._exec(command, variables, stdin, timeout, sink)
         if not in_time or code != KILLED:
             return Ended(code if in_time else KILLED, not in_time)
+        self.kill()  # the shell that waited may have been killed by what it waited for
         said = Capture(1000)
         self._exec(["sh", "-c", OOM_KILLS], self._bare(), b"", 10.0, said)
         before, self._oom_kills = self._oom_kills, max([0, *map(int, said.kept().split()[1::2])])
@@ -125,6 +127,7 @@ class DockerSandbox(Sandbox):
                 code, _ = self._exec(["sh", "-c", "kill -9 -1; true"], {}, b"", 10.0, Capture(1000))
                 if code == 0:
                     return
+        raise SandboxError("a program could not be killed")
 
     def image_files(self, image: str) -> bytes:
         """From a container that is never started."""
@@ -182,6 +185,7 @@ class DockerSandbox(Sandbox):
             "tmpfs": {
                 WORK: f"size={allowed.file_size},mode=1777,exec",
                 "/tmp": f"size={TMP_SIZE},mode=1777,exec",
+                **dict.fromkeys(installed_beside(runtime), "ro,size=4k"),
             },
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
