@@ -81,7 +81,7 @@ REPAIR_FAULTS = [
     Fault(
         "grade with the agent's tests",
         f"{HERE}/grading.py",
-        "if is_test(path) or CONFIGURES.search(path):",
+        "if is_test(path) or CONFIGURES.search(path) or LOADED_UNSEEN.search(path):",
         "if False:",
         CHEATS,
     ),
@@ -127,7 +127,7 @@ REPAIR_FAULTS = [
         "if len(blocks) > 9:",
         (*REPAIR, "-k", "commands_and_tools or one_command"),
     ),
-    Fault("show the tests a row is graded with", f"{HERE}/verify.py", "start={},", "start=tests,", ROWS),
+    Fault("show the tests a row is graded with", f"{HERE}/verify.py", "start=start,", "start=tests,", ROWS),
     Fault("believe a row's list of what passes", f"{HERE}/verify.py", "& before.passed & after.passed", "", ROWS),
     Fault("take a row whose tests pass at once", f"{HERE}/verify.py", " and test not in before.passed", "", ROWS),
     Fault(
