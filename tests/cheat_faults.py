@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from tests.fault import Fault
-from tests.repair_faults import BUBBLEWRAP, CHEATS, ENGINE, HERE, REPAIR, ROWS, SANDBOX
+from tests.repair_faults import BUBBLEWRAP, ENGINE, HERE, REPAIR, ROWS, SANDBOX
 
 OF_BUBBLE = (SANDBOX, "-k", "BubblewrapSandbox and (host_cannot or close_the)")
 OF_CONTAINER = (SANDBOX, "-k", "DockerSandbox and (host_cannot or stays_beside or kills_the_shell)")
 JUDGED = (*REPAIR, "-k", "never_started or other_names or what_the_program or names_what")
 BUG_ROWS = (*ROWS, "-k", "is_the_bug")
+CHEATS = (*REPAIR, "-k", "less and (expected or entry or plugin or where)")
 SYNTAX, EXPERT = ("tests/environment/swe/test_syntax.py",), ("tests/environment/swe/test_expert.py",)
 
 CHEAT_FAULTS = [
