@@ -75,9 +75,8 @@ def held_out(source: str, path: Path) -> bool:
 
 def _row(fields: Mapping[str, Any], images: str, held_out: bool) -> Row:
     name = str(fields["instance_id"])
-    joint = (
-        "_1776_" if images == "swebench" else "_s_"
-    )  # no image's name may hold two underscores; each publisher has his own way
+    # an image's name may not hold two underscores in a row, and each publisher writes them in his own way
+    joint = "_1776_" if images == "swebench" else "_s_"
     published = f"{images}/sweb.eval.x86_64.{name.lower().replace('__', joint)}" if images else ""
     is_bug = str(fields["repo"]).startswith("swesmith/")
     return Row(

@@ -100,7 +100,6 @@ class BubblewrapSandbox(Sandbox):
         job.mkdir()
         for number, _ in enumerate(runtime.shown):
             (self._home / str(number)).mkdir()
-        job.chmod(0o1777)  # as root's, no command can close it to the next one
         if _can_limit():
             self._cgroup = Cgroup.made(self.allowance)
             for folder in self._cgroup.folders:
@@ -113,6 +112,8 @@ class BubblewrapSandbox(Sandbox):
         if self._janitor is None:
             raise SandboxError("the sandbox is not open")
         kills = self._cgroup.kills if self._cgroup else 0
+        # as root's no command can close it to the next one; anybody else's is opened again
+        (self._home / "job").chmod(0o1777)
         # what goes wrong before the program is said on its own error output, which is that of the program, too
         command = self._command(argv, variables)
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
