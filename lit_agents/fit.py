@@ -9,10 +9,11 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -32,9 +33,10 @@ from lit_agents.callbacks.recorder import EpisodeRecorder, mark_in
 from lit_agents.callbacks.trained import TrainedTokens
 from lit_agents.cli import AgentCLI, SupervisedStage, quiet, run_command
 from lit_agents.errors import BadInput
-from lit_agents.evaluate import checkpoint_of, measure, policy_player
+from lit_agents.evaluate import checkpoint_of, conditions_of, measure, policy_player
 from lit_agents.evaluation.report import draw_curve, print_table
 from lit_agents.evaluation.result import Result
+from lit_agents.evaluation.taken_over import measured, results_of
 from lit_agents.planning import RunPlan, planned, refuse_another_start
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.elsewhere import Elsewhere
@@ -80,6 +82,8 @@ class Run:
     """What was said of the stage in which the policy plays."""
     elsewhere: dict[str, dict[str, Result]] = field(default_factory=dict)
     """By stage, then by the name of the place."""
+    measured: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By stage, the weights its results are of; see `lit_agents.evaluation.taken_over`."""
 
     def go(self) -> dict[str, Result]:
         """All stages; those that are inside the checkpoint are skipped."""
@@ -91,7 +95,7 @@ class Run:
             module.restore(self.start)
             data.ledger.go_on_from(self.start[type(data).__qualname__]["ledger"], first=is_first())
         data.open(module.policy)
-        self.test("base", module, 0)
+        self.test("base", module, 0, self.known_of_start())
         if plan.supervised:
             self.supervise(plan.supervised, data, module)
         if module.demonstrated:
@@ -107,9 +111,16 @@ class Run:
         known = [name for name in STAGES[:stages] if name in success and name in written]
         self.results = {name: Result.from_json(success[name]) for name in known}
         self.marks = {name: Mark(**written[name]) for name in known}
+        self.measured = {name: of for name, of in summary.get("measured", {}).items() if name in known}
         self.elsewhere = {
             name: {place: Result.from_json(found) for place, found in elsewhere.get(name, {}).items()} for name in known
         }
+
+    def known_of_start(self) -> dict[str, Result]:
+        """By place, what the run that this one begins with found of the checkpoint."""
+        if not self.start:
+            return {}
+        return results_of(Path(self.cli.value("start_from")), self.start["global_step"], _versions())
 
     def supervise(self, stage: SupervisedStage, data: RolloutDataModule, module: AgentModule) -> None:
         """The supervised stage: same policy, same world, same ledger, an optimizer of its own."""
@@ -149,16 +160,23 @@ class Run:
                 raise
             signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from error
-        steps = trainer.global_step
+        steps, kept = trainer.global_step, Path(best.best_model_path or last.last_model_path or "last.ckpt")
         if best.best_model_path:
-            steps = module.restore(read_checkpoint(Path(best.best_model_path)))
+            steps = module.restore(read_checkpoint(kept))
         self.warnings += warning.said
         if recorder.trained:
             self.results.pop(name, None)
+        self.measured[name] = measured(kept, steps)
         self.test(name, module, steps)
 
-    def test(self, name: str, module: AgentModule, steps: int) -> None:
-        """Measure on the test tasks, unless a run that was interrupted later already has."""
+    def test(
+        self, name: str, module: AgentModule, steps: int, known: Mapping[str, Result] = MappingProxyType({})
+    ) -> None:
+        """Measure on the test tasks, unless a run that was interrupted later already has.
+
+        Args:
+            known: by place, what was found of the same weights; taken over where it was found under the same conditions.
+        """
         if name in self.results:
             return
         data = self.cli.datamodule
@@ -166,6 +184,13 @@ class Run:
         found: dict[str, Result] = {}
         for place, other in ({"test": Elsewhere()} | self.cli.value("elsewhere")).items():
             there = data.elsewhere(other)
+            earlier = known.get(place)
+            if earlier and earlier.conditions.same_as(conditions_of(there, other.split)):
+                self.bar.console.print(
+                    f"{place}/{name}: as {self.cli.value('start_from')} was measured", soft_wrap=True
+                )
+                found[place] = earlier
+                continue
             with data.ledger.clock(f"{place}/{name}"):
                 result, episodes, rewards = measure(
                     there, module, policy_player(there, module, steps), split=other.split
@@ -185,15 +210,20 @@ class Run:
             "weights": self.cli.model.policy.identity["weights"],
             "start_from": self.cli.value("start_from"),
             "seed": self.cli.datamodule.seed,
-            "versions": {"lit_agents": lit_agents.__version__} | {package: version(package) for package in VERSIONS},
+            "versions": _versions(),
             "success": {name: result.as_json() for name, result in self.results.items()},
             "elsewhere": {
                 name: {place: result.as_json() for place, result in self.elsewhere[name].items()}
                 for name in self.results
             },
+            "measured": self.measured,
             "warnings": self.warnings,
             "written": {name: asdict(mark) for name, mark in self.marks.items()},
         }
+
+
+def _versions() -> dict[str, str]:
+    return {"lit_agents": lit_agents.__version__} | {package: version(package) for package in VERSIONS}
 
 
 def open_run(cli: FitCLI, plan: RunPlan) -> Run:

@@ -4,18 +4,19 @@
     python scripts/mutants.py [WORDS OF A FAULT'S FILE OR NAME]
 
 Prints a line per fault and the kill rate; ends with 1 if a fault survived. The tests are run once without any fault first. What
-is expensive to import is imported once, by a process that is forked for each fault. MUTANTS_LOG names a file for pytest's words.
+is expensive to import is imported once, by a process that is forked for each fault, as often at once as there are cores, each
+time in a copy of the tree that is its own. MUTANTS_LOG names a file for pytest's words.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,8 +37,8 @@ def copy_of_the_tree(folder: Path) -> Path:
     return folder
 
 
-def run(tree: Path, tests: tuple[str, ...]) -> int:
-    """pytest's exit code in a fork of this process, which has not imported the package."""
+def begun(tree: Path, tests: tuple[str, ...]) -> int:
+    """pytest in a fork of this process, which has not imported the package; the number of that process."""
     pid = os.fork()
     if pid == 0:
         signal.alarm(SECONDS)
@@ -49,8 +50,9 @@ def run(tree: Path, tests: tuple[str, ...]) -> int:
         with open(os.environ.get("MUTANTS_LOG", os.devnull), "a") as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
-        os._exit(_pytest([*tests, "-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(tree)]))
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        scratch = f"--basetemp={tree.with_name(f'{tree.name}-scratch')}"
+        os._exit(_pytest([*tests, "-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(tree), scratch]))
+    return pid
 
 
 def _pytest(arguments: list[str]) -> int:
@@ -63,18 +65,32 @@ def _pytest(arguments: list[str]) -> int:
         return BROKEN
 
 
-@contextlib.contextmanager
-def put_in(fault: Fault, tree: Path):
-    """The fault is in the tree for a while."""
+def put_in(fault: Fault, tree: Path) -> None:
+    """The fault, into a tree that may have another one."""
     path = tree / "lit_agents" / fault.file
     sound = path.read_text()
     if sound.count(fault.line) != 1:
         raise SystemExit(f"{fault.name}: {fault.file} holds its line {sound.count(fault.line)} times")
     path.write_text(sound.replace(fault.line, fault.fault))
-    try:
-        yield
-    finally:
-        path.write_text(sound)
+
+
+def outcomes(jobs: list[tuple[tuple[str, ...], Fault | None]], trees: list[Path]) -> Iterator[tuple[int, int, float]]:
+    """As they end, for each job its place in the list, pytest's exit code, and the seconds it took."""
+    under_way: dict[int, tuple[int, Path, float]] = {}
+    waiting = list(reversed(range(len(jobs))))
+    while waiting or under_way:
+        while waiting and trees:
+            place, tree = waiting.pop(), trees.pop()
+            tests, fault = jobs[place]
+            if fault:
+                put_in(fault, tree)
+            under_way[begun(tree, tests)] = (place, tree, time.monotonic())
+        pid, status = os.wait()
+        place, tree, since = under_way.pop(pid)
+        if fault := jobs[place][1]:
+            shutil.copy(ROOT / "lit_agents" / fault.file, tree / "lit_agents" / fault.file)
+        trees.append(tree)
+        yield place, os.waitstatus_to_exitcode(status), time.monotonic() - since
 
 
 def main(words: list[str]) -> int:
@@ -89,17 +105,15 @@ def main(words: list[str]) -> int:
     torch.set_num_threads(1)
     killed = 0
     with tempfile.TemporaryDirectory() as scratch:
-        tree = copy_of_the_tree(Path(scratch))
-        for tests in dict.fromkeys(fault.tests for fault in chosen):
-            if code := run(tree, tests):
-                raise SystemExit(f"{' '.join(tests)} ends with {code} without any fault")
-        for fault in chosen:
-            begun = time.monotonic()
-            with put_in(fault, tree):
-                code = run(tree, fault.tests)
+        trees = [copy_of_the_tree(Path(scratch) / str(number)) for number in range(os.cpu_count() or 1)]
+        needed = list(dict.fromkeys(fault.tests for fault in chosen))
+        for place, code, _ in outcomes([(tests, None) for tests in needed], trees):
+            if code:
+                raise SystemExit(f"{' '.join(needed[place])} ends with {code} without any fault")
+        for place, code, seconds in outcomes([(fault.tests, fault) for fault in chosen], trees):
             verdict = {FAILED: "killed", NO_TIME: "TIME-OUT", 0: "SURVIVED"}.get(code, f"BROKEN ({code})")
             killed += verdict.startswith("killed")
-            print(f"{verdict:>10}  {time.monotonic() - begun:4.0f} s  {fault.file}: {fault.name}", flush=True)
+            print(f"{verdict:>10}  {seconds:4.0f} s  {chosen[place].file}: {chosen[place].name}", flush=True)
     print(f"{killed} of {len(chosen)} faults killed ({killed / max(1, len(chosen)):.0%})")
     return 0 if killed == len(chosen) else 1
 

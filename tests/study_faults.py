@@ -6,6 +6,8 @@ from tests.fault import Fault
 
 GATHERED, TABLES = ("tests/report/test_material.py",), ("tests/report/test_tables.py",)
 PLAN, BUDGET = ("tests/rollout/test_budget.py",), ("tests/integration/test_budget.py",)
+WORKERS, TAKEN = ("tests/study/test_workers.py",), ("tests/evaluation/test_taken_over.py",)
+BEARS = ("tests/integration/test_fit.py", "-k", "bears")
 
 STUDY_FAULTS = [
     Fault("end a budget with fewer groups than steps", "rollout/budget.py",
@@ -40,6 +42,15 @@ STUDY_FAULTS = [
     Fault("draw curves over the last iteration's cost", "report/figures.py", "spent += price *", "spent = price *", TABLES),
     Fault("choose a search's settings by their tests", "report/tables.py",
           "by = material.objectives[0] if material.searched else place", "by = place", TABLES),
+    Fault("leave the working folder while other threads are at work in it", "study/runs.py",
+          'self._resolve(["--config", yaml.safe_dump(dict(config), sort_keys=False)])',
+          "self._resolve(self._arguments(config))", WORKERS),
+    Fault("end a study that has lost a trial as if it were done", "study/search.py",
+          "if lost := storage.give_back(trials):", "if (lost := storage.give_back(trials)) and not lost:", WORKERS),
+    Fault("take over what was measured before a stage went on", "evaluation/taken_over.py",
+          'return {"checkpoint": checkpoint.name, "steps": steps}', 'return {"checkpoint": checkpoint.name}', TAKEN),
+    Fault("take over what was measured under other conditions", "evaluation/result.py",
+          "return bool(first == second)", "return bool(first.keys() == second.keys())", BEARS),
     Fault("write what an episode said into the page as it is", "report/writing.py",
           "autoescape=True", "autoescape=False", ("tests/report/test_page.py::test_what_a_run_said_is_text",)),
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -41,6 +42,11 @@ class Conditions:
         how += f", top_k {s['top_k']}" if s["top_k"] else ""
         seen = f" (at most {self.window['turns']} and the first in sight)" if self.window else ""
         return f"{self.tasks}, {self.split} split, {limits}{seen}, {how}, seed {self.seed}"
+
+    def same_as(self, other: Conditions) -> bool:
+        """Whether two measurements of one policy would be the same one: their seeds too are equal, stored or not."""
+        first, second = (json.loads(json.dumps(asdict(conditions))) for conditions in (self, other))
+        return bool(first == second)
 
     @staticmethod
     def of(

@@ -106,8 +106,10 @@ class Runs:
         Raises:
             BadInput: it cannot be, or the parser makes something else of the settings.
         """
-        with self._parsing:
-            found = self._resolve(self._arguments(config))
+        with (
+            self._parsing
+        ):  # as a text: beside a file the parser changes this process's working folder, for all threads
+            found = self._resolve(["--config", yaml.safe_dump(dict(config), sort_keys=False)])
         if wrong := disagreements(config, found.config):
             reason = f"a run would not have what is proposed: {'; '.join(wrong)}."
             raise BadInput("settings and factors", reason, "Write values as a run's config.yaml has them.")

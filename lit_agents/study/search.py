@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,9 @@ class Search:
             while left := self._left(trials):
                 callbacks = [self._told, self._enough]
                 trials.optimize(self._trial, n_trials=left, n_jobs=jobs, catch=(RunFailed,), callbacks=callbacks)
+                if lost := storage.give_back(trials):  # Optuna drops what is raised in a thread outside the objective
+                    reason = f"trials {lost} have ended and their results could not be written."
+                    raise BadInput("--storage", reason, "Look after it, then give the same command again.")
         except KeyboardInterrupt:
             storage.give_back(trials)
             raise
@@ -104,7 +108,7 @@ class Search:
                 done.append(self.runs.finished(config, progress))
             except GivenUp as error:
                 raise optuna.TrialPruned(str(error)) from error
-            except (RunFailed, OSError, ValueError) as error:
+            except Exception as error:
                 raise self._failed(trial, error) from error
             trial.set_user_attr(RUNS, [_where(run) for run in done])
             if progress:
@@ -119,8 +123,10 @@ class Search:
 
     def _failed(self, trial: optuna.Trial, error: Exception) -> RunFailed:
         """With its reason for the report."""
-        trial.set_user_attr(ERROR, str(error)[-1000:])
-        return RunFailed(str(error))
+        expected = isinstance(error, RunFailed | OSError | ValueError)
+        reason = str(error) if expected else "".join(traceback.format_exception(error))
+        trial.set_user_attr(ERROR, reason[-1000:])
+        return RunFailed(reason)
 
     def _progress(self, trial: optuna.Trial, resolved: Resolved) -> Progress:
         schedule = resolved.config["data"]["schedule"]

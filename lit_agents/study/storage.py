@@ -112,12 +112,18 @@ def queued(trial: FrozenTrial) -> dict[str, Any]:
     return dict(trial.system_attrs.get(FIXED, {}))
 
 
-def give_back(study: optuna.Study) -> None:
-    """End what this process is at, so that it is made again, on another machine too, which cannot see that it is gone."""
-    mine = identity(os.getpid())
+def give_back(study: optuna.Study) -> list[int]:
+    """End what this process is at, so that it is made again, on another machine too, which cannot see that it is gone.
+
+    Returns:
+        The numbers of those trials.
+    """
+    mine, given = identity(os.getpid()), []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if trial.user_attrs.get(OWNER) == mine:
             _failed(study, trial.number)
+            given.append(trial.number)
+    return given
 
 
 def _is_nobodys(trial: FrozenTrial) -> bool:

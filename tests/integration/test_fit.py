@@ -129,8 +129,18 @@ def test_a_run_begins_where_another_one_ended_and_bears_its_costs(toy):
     run = fit([*alone, "--run", "whole"])
     assert list(run.results) == ["base", "rl"]
     assert run.results["base"] == sft.results["sft"]
+    assert not [e for e in episodes("whole") if e["phase"] == "test/base"]  # taken over
+    # under other conditions the start is measured again
+    other = fit([*alone, "--run", "other", "--trainer.max_epochs", "2", "--data.evaluation.temperature", "0.5"])
+    assert [e["phase"] for e in episodes("other")].count("test/base") == 4
+    assert other.results["base"].conditions.sampling["temperature"] == 0.5
+    summary = json.loads(Path("sft/summary.json").read_text())
+    del summary["measured"]
+    Path("sft/summary.json").write_text(json.dumps(summary))
+    again = fit([*alone, "--run", "again", "--trainer.max_epochs", "2"])
+    assert again.results["base"] == sft.results["sft"]
     said = [[[t["action_ids"] for t in e["turns"]] for e in episodes(name) if e["phase"] == phase]
-            for name, phase in (("whole", "test/base"), ("sft", "test/sft"), ("sft", "test/base"))]  # fmt: skip
+            for name, phase in (("again", "test/base"), ("sft", "test/sft"), ("sft", "test/base"))]  # fmt: skip
     assert said[0] == said[1] != said[2]
     ledger = json.loads(Path("whole/ledger.json").read_text())
     assert (ledger["demonstrations"], ledger["episodes"]) == (16, 24) and ledger["seconds"]["sft"] > 0
