@@ -20,11 +20,12 @@ from optuna.trial import TrialState
 
 from lit_agents.cli import quiet, run_command
 from lit_agents.errors import BadInput
-from lit_agents.fit import STAGES, FitCLI
+from lit_agents.fit import FitCLI
 from lit_agents.planning import planned
 from lit_agents.refusal import refusal, wrapped
 from lit_agents.report.material import read
 from lit_agents.report.writing import PAGE, REPORT, write
+from lit_agents.stages import STAGES
 from lit_agents.study import storage
 from lit_agents.study.design import Study
 from lit_agents.study.overlay import Settings

@@ -17,8 +17,9 @@ from lit_agents.algorithm.module import AgentModule
 from lit_agents.environment.alfworld import AlfWorld
 from lit_agents.environment.textworld import TextWorld
 from lit_agents.errors import BadInput
-from lit_agents.fit import FitCLI, Run, fit, main
+from lit_agents.fit import FitCLI, fit, main
 from lit_agents.policy import causal_lm
+from lit_agents.stages import Run
 from tests.shared_data import HOUSEHOLDS, shared_data
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -1,0 +1,234 @@
+"""A run's stages, one after the other, and what is kept of them in its folder."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+import lit_agents
+from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_other
+from lit_agents.algorithm.module import AgentModule
+from lit_agents.algorithm.sft import SFT
+from lit_agents.callbacks.early_warning import EarlyWarning
+from lit_agents.callbacks.kept_weights import KeptWeights
+from lit_agents.callbacks.last_validated import LastValidated
+from lit_agents.callbacks.memory import MemoryPreflight
+from lit_agents.callbacks.progress import Bar, TerminalProgress
+from lit_agents.callbacks.recorder import EpisodeRecorder, mark_in
+from lit_agents.callbacks.trained import TrainedTokens
+from lit_agents.cli import AgentCLI, SupervisedStage
+from lit_agents.errors import BadInput
+from lit_agents.evaluate import conditions_of, measure, policy_player
+from lit_agents.evaluation.result import Result
+from lit_agents.evaluation.taken_over import measured, results_of
+from lit_agents.planning import RunPlan
+from lit_agents.rollout.datamodule import RolloutDataModule
+from lit_agents.rollout.elsewhere import Elsewhere
+from lit_agents.run_folder import Mark, RunFolder, is_first
+
+STAGES = ("base", "sft", "rl")
+VERSIONS = ("torch", "lightning", "transformers", "peft")
+
+
+@dataclass
+class Run:
+    """One run of one configuration, stage after stage."""
+
+    cli: AgentCLI
+    plan: RunPlan
+    folder: RunFolder
+    checkpoint: Path | None
+    """Where to go on; None begins."""
+    results: dict[str, Result] = field(default_factory=dict)
+    """Of the test tasks, by stage."""
+    marks: dict[str, Mark] = field(default_factory=dict)
+    """How long the files were when a result was written."""
+    cut: Mark | None = None
+    """Where the files are cut before the run goes on; None for a run that begins."""
+    bar: Bar = field(default_factory=Bar)
+    start: dict[str, Any] | None = None
+    """Another run's checkpoint, to begin with."""
+    warnings: list[str] = field(default_factory=list)
+    """What was said of the stage in which the policy plays."""
+    elsewhere: dict[str, dict[str, Result]] = field(default_factory=dict)
+    """By stage, then by the name of the place."""
+    measured: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By stage, the weights its results are of; see `lit_agents.evaluation.taken_over`."""
+
+    def go(self) -> dict[str, Result]:
+        """All stages; those that are inside the checkpoint are skipped."""
+        data, module, plan = self.cli.datamodule, self.cli.model, self.plan
+        data.on_progress, data.plan, data.budget = self.bar.show, plan.spending, self.cli.value("budget")
+        module.policy.load()
+        module.policy.to(self.plan.device)  # the engine makes its caches where the weights are
+        if self.start:
+            module.restore(self.start)
+            data.ledger.go_on_from(self.start[type(data).__qualname__]["ledger"], first=is_first())
+        data.open(module.policy)
+        self.test("base", module, 0, self.known_of_start())
+        if plan.supervised:
+            self.supervise(plan.supervised, data, module)
+        if module.demonstrated:
+            self.train("sft", module, data)
+        elif plan.iterations != 0:
+            self.train("rl", module, data, max_epochs=plan.iterations)
+        return self.results
+
+    def know(self, stages: int) -> None:
+        """The results of the first stages that are in the run folder."""
+        summary = self.folder.read_json("summary.json")
+        success, elsewhere, written = (summary.get(name, {}) for name in ("success", "elsewhere", "written"))
+        known = [name for name in STAGES[:stages] if name in success and name in written]
+        self.results = {name: Result.from_json(success[name]) for name in known}
+        self.marks = {name: Mark(**written[name]) for name in known}
+        self.measured = {name: of for name, of in summary.get("measured", {}).items() if name in known}
+        self.elsewhere = {
+            name: {place: Result.from_json(found) for place, found in elsewhere.get(name, {}).items()} for name in known
+        }
+
+    def known_of_start(self) -> dict[str, Result]:
+        """By place, what the run that this one begins with found of the checkpoint."""
+        if not self.start:
+            return {}
+        return results_of(Path(self.cli.value("start_from")), self.start["global_step"], _versions())
+
+    def supervise(self, stage: SupervisedStage, data: RolloutDataModule, module: AgentModule) -> None:
+        """The supervised stage: same policy, same world, same ledger, an optimizer of its own."""
+        if module.kl.reference == "base":
+            module.configure_model()
+            module.keep_reference()
+        imitator = SFT(module.policy, stage.optimizer)
+        demonstrations = data.demonstrations(self.plan.demonstrations, stage.minibatches)
+        changes = {"max_epochs": stage.epochs, "limit_val_batches": 0, "max_steps": -1}
+        self.train("sft", imitator, demonstrations, **changes)
+
+    def train(self, name: str, module: AgentModule, data: RolloutDataModule, **changes: Any) -> None:
+        """One stage, and what it came to on the test tasks."""
+        at = self.checkpoint.parent.name if self.checkpoint else None
+        if at and STAGES.index(at) > STAGES.index(name):
+            return
+        where = self.folder.checkpoints(name)
+        best = ModelCheckpoint(where, "best", monitor="validation/success", mode="max", enable_version_counter=False)
+        last = ModelCheckpoint(where, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+        recorder = EpisodeRecorder(data, self.folder, name)
+        watchers: list[Any] = [TrainedTokens(self.folder, name), recorder]
+        watchers.append(TerminalProgress(data, recorder, self.bar, name))
+        warning = EarlyWarning(self.cli.value("watch"), lambda: recorder.row)
+        watchers += [MemoryPreflight()] if self.cli.value("preflight") else []
+        watchers += [LastValidated()] if data.plan else []
+        if changes.get("limit_val_batches") != 0:
+            watchers.append(warning)
+            watchers.append(best)  # before the one that writes down which is best
+            watchers += KeptWeights.every(self.cli.value("keep_weights"), where)
+        watchers.append(last)
+        trainer = self.cli.trainer_for(watchers, default_root_dir=str(self.folder.path), **changes)
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=self.checkpoint if at == name else None, weights_only=True)
+        except SystemExit as error:  # Lightning turns Ctrl-C into an exit, and is deaf to it from then on
+            if not isinstance(error.__context__, KeyboardInterrupt):
+                raise
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from error
+        steps, kept = trainer.global_step, Path(best.best_model_path or last.last_model_path or "last.ckpt")
+        if best.best_model_path:
+            steps = module.restore(read_checkpoint(kept))
+        self.warnings += warning.said
+        if recorder.trained:
+            self.results.pop(name, None)
+        self.measured[name] = measured(kept, steps)
+        self.test(name, module, steps)
+
+    def test(
+        self, name: str, module: AgentModule, steps: int, known: Mapping[str, Result] = MappingProxyType({})
+    ) -> None:
+        """Measure on the test tasks, unless a run that was interrupted later already has.
+
+        Args:
+            known: by place, what was found of the same weights; taken over where it was found under the same conditions.
+        """
+        if name in self.results:
+            return
+        data = self.cli.datamodule
+        module.policy.to(self.plan.device)  # Lightning leaves it on the CPU
+        found: dict[str, Result] = {}
+        for place, other in ({"test": Elsewhere()} | self.cli.value("elsewhere")).items():
+            there = data.elsewhere(other)
+            earlier = known.get(place)
+            if earlier and earlier.conditions.same_as(conditions_of(there, other.split)):
+                self.bar.console.print(
+                    f"{place}/{name}: as {self.cli.value('start_from')} was measured", soft_wrap=True
+                )
+                found[place] = earlier
+                continue
+            with data.ledger.clock(f"{place}/{name}"):
+                result, episodes, rewards = measure(
+                    there, module, policy_player(there, module, steps), split=other.split
+                )
+            self.folder.add_episodes(f"{place}/{name}", 0, episodes, rewards)
+            found[place] = result
+        self.results[name], self.elsewhere[name] = found.pop("test"), found
+        self.marks[name] = self.folder.mark()
+        self.folder.write_json("ledger.json", data.account())  # a run with the summary of its last stage has ended
+        self.folder.write_json("summary.json", self.summary())
+
+    def summary(self) -> dict[str, Any]:
+        """What ``summary.json`` holds."""
+        return {
+            "name": self.cli.value("name"),
+            "algorithm": type(self.cli.model).__name__,
+            "weights": self.cli.model.policy.identity["weights"],
+            "start_from": self.cli.value("start_from"),
+            "seed": self.cli.datamodule.seed,
+            "versions": _versions(),
+            "success": {name: result.as_json() for name, result in self.results.items()},
+            "elsewhere": {
+                name: {place: result.as_json() for place, result in self.elsewhere[name].items()}
+                for name in self.results
+            },
+            "measured": self.measured,
+            "warnings": self.warnings,
+            "written": {name: asdict(mark) for name, mark in self.marks.items()},
+        }
+
+
+def _versions() -> dict[str, str]:
+    return {"lit_agents": lit_agents.__version__} | {package: version(package) for package in VERSIONS}
+
+
+def open_run(cli: AgentCLI, plan: RunPlan) -> Run:
+    """A new run folder, not made yet, or the one a checkpoint lies in.
+
+    Raises:
+        BadInput: there is no such folder, it is taken, or the checkpoint is of something else.
+    """
+    name, chosen, checkpoint = (cli.value(key) for key in ("name", "run", "ckpt_path"))
+    if not checkpoint:
+        run = Run(cli, plan, RunFolder.find(name, chosen), None)
+        if is_first():
+            return run
+        run.know(len(STAGES))  # the process that started this one measured the base
+        return run
+    folder, path = RunFolder.reopen(name, chosen, checkpoint)
+    at = path.parent.name if path else "base"
+    if at not in STAGES:
+        raise BadInput(f"--ckpt_path {path}", f"{at} is no stage of a run.", "Name one in sft or rl.")
+    mark = Mark()
+    if path:
+        content = read_checkpoint(path)
+        module = cli.model if at == "rl" or cli.model.demonstrated else SFT(cli.model.policy)
+        refuse_other(content, module.identity())
+        mark = mark_in(content) or mark
+    run = Run(cli, plan, folder, path)
+    run.know(STAGES.index(at) + 1)
+    if at in run.marks and run.marks[at] < mark:  # the stage went on after it was measured
+        run.know(STAGES.index(at))
+    run.cut = max([mark, *run.marks.values()])
+    return run
