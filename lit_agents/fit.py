@@ -17,8 +17,8 @@ from lit_agents.cli import AgentCLI, quiet, run_command
 from lit_agents.evaluate import checkpoint_of
 from lit_agents.evaluation.report import draw_curve, print_table
 from lit_agents.planning import planned, refuse_another_start
-from lit_agents.run_folder import RunFolder, is_first
-from lit_agents.stages import STAGES, Run, open_run
+from lit_agents.run_folder import STAGES, RunFolder, is_first
+from lit_agents.stages import Run, open_run
 
 TERMINATED = 143
 """Exit code after SIGTERM, as in a shell."""

@@ -20,6 +20,8 @@ from lit_agents.types import Episode, TurnRewards
 from lit_agents.whole_files import HALF, to_disk, write_whole
 
 RUNS = Path("runs")
+STAGES = ("base", "sft", "rl")
+"""Of a run, in the order they come: the policy it begins with, and what it has become after each."""
 SHARED = "LIT_AGENTS_RUN"
 """Environment variable by which the first process of a run tells the processes it starts which folder is theirs."""
 

@@ -31,9 +31,8 @@ from lit_agents.evaluation.taken_over import measured, results_of
 from lit_agents.planning import RunPlan
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.elsewhere import Elsewhere
-from lit_agents.run_folder import Mark, RunFolder, is_first
+from lit_agents.run_folder import STAGES, Mark, RunFolder, is_first
 
-STAGES = ("base", "sft", "rl")
 VERSIONS = ("torch", "lightning", "transformers", "peft")
 
 

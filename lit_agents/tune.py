@@ -25,7 +25,7 @@ from lit_agents.planning import planned
 from lit_agents.refusal import refusal, wrapped
 from lit_agents.report.material import read
 from lit_agents.report.writing import PAGE, REPORT, write
-from lit_agents.stages import STAGES
+from lit_agents.run_folder import STAGES
 from lit_agents.study import storage
 from lit_agents.study.design import Study
 from lit_agents.study.overlay import Settings

@@ -15,6 +15,8 @@ from lit_agents.errors import BadInput
 from lit_agents.study.overlay import leaves
 from lit_agents.study.records import Record
 
+START = "start"
+"""What stands in the place of the base in a run that began with another one's weights."""
 NO_PART = ("name", "seed_everything", "start_from", "keep_weights", "preflight")
 """Settings that do not make two runs different ones; where a run began is looked at in that run."""
 
@@ -29,7 +31,7 @@ def grouped(folders: Sequence[Path]) -> tuple[dict[str, tuple[Record, ...]], lis
             config, start = _config(folder), _start(folder)
             record = Record.of(folder, start)
             if start is None and config.get("start_from"):  # what it calls its base is what it began with
-                stages = {"start" if name == "base" else name: found for name, found in record.stages.items()}
+                stages = {START if name == "base" else name: found for name, found in record.stages.items()}
                 record = replace(record, stages=stages)
             if record.last != (wanted := _ends_with(config)):
                 raise BadInput(str(folder), f"it has not been tested after {wanted} yet.", "Let the run end.")

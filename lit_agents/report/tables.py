@@ -12,8 +12,11 @@ from lit_agents.evaluation.paired import holm, sign_flip
 from lit_agents.evaluation.result import Conditions, differences
 from lit_agents.evaluation.samples import Tally
 from lit_agents.report.front import front
+from lit_agents.report.loose_runs import START
 from lit_agents.report.material import Material
+from lit_agents.run_folder import STAGES
 
+ORDER = (START, *STAGES)
 MOST_COMPARED = 8
 """Settings of which each is compared with each; of more, the highest."""
 
@@ -59,7 +62,7 @@ def tables(material: Material) -> list[Table]:
 
 def levels(material: Material, place: str) -> Table:
     """Success after every stage, over seeds and tasks."""
-    stages = list(dict.fromkeys(stage for s in material.settings for stage in s.stages if s.has(place, stage)))
+    stages = sorted({stage for s in material.settings for stage in s.stages if s.has(place, stage)}, key=ORDER.index)
     rows = []
     for setting in (s for s in material.settings if s.has(place, s.last)):
         cells = [
@@ -79,7 +82,8 @@ def levels(material: Material, place: str) -> Table:
 
 def gains(material: Material, place: str) -> Table:
     """What each stage gained over the one before."""
-    steps = list(dict.fromkeys(step for s in material.settings for step in pairwise(s.stages)))
+    met = {step for s in material.settings for step in pairwise(s.stages)}
+    steps = sorted(met, key=lambda step: (ORDER.index(step[1]) - ORDER.index(step[0]), ORDER.index(step[0])))
     rows = []
     for setting in material.settings:
         row: list[Cell] = [setting.label]

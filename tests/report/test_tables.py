@@ -67,6 +67,19 @@ def test_gains_are_paired_by_seed_and_task(material: Material):
     assert second[2] == 2 / 2**8 and second[3:] == (None, None)
 
 
+def test_stages_are_in_their_order_whichever_setting_comes_first(tmp_path: Path):
+    """A setting without a supervised stage comes first in a study of splits."""
+    run(tmp_path / "runs/a1", {"base": won("0" * 8), "rl": won("1" * 8)})
+    run(tmp_path / "runs/b1", {"base": won("0" * 8), "sft": won("11110000"), "rl": won("1" * 8)})
+    trials = [{"label": "split 0", "runs": [at("a1")]}, {"label": "split 0.5", "runs": [at("b1")]}]
+    (found,) = read([study(tmp_path, trials)])
+    assert table(found, "success_test").columns[1:4] == ("base", "sft", "rl")
+    gained = table(found, "gain_test")
+    assert gained.columns[1::2] == ("sft - base", "rl - sft", "rl - base")
+    assert [cell and cell.mean for cell in gained.rows[0][1::2]] == [None, None, 1.0]
+    assert [cell.mean for cell in gained.rows[1][1::2]] == [0.5, 0.5, 1.0]
+
+
 def test_settings_are_compared_and_corrected_for_how_many(material: Material):
     (row,) = table(material, "compared_test").rows
     assert row[:2] == ("split 1", "split 0.5") and row[5] == 2
