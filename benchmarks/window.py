@@ -4,7 +4,7 @@
 
 Every side plays the same games with the same random numbers, and the update of what it has played is computed once. What an
 agent sees decides what it says, so the sides play other episodes, and everything is given per turn. `whole` keeps all turns in
-sight; `20/8` drops all but the 8 newest ones when there are more than 20, as conf/alfworld does; `8/8` slides with every turn.
+sight; `20/8` drops all but the 8 newest ones when there are more than 20, as conf/alfworld does; `10/8` does so every three turns.
 The last line is one JSON object: how many times what `whole` takes per turn the other sides take.
 """
 
@@ -30,7 +30,7 @@ from lit_agents.rollout.stage import Stage
 from lit_agents.rollout.trie import token_tree
 from lit_agents.types import Episode
 
-SIDES = {"whole": None, "20/8": Window(20, 8), "8/8": Window(8, 8)}
+SIDES = {"whole": None, "20/8": Window(20, 8), "10/8": Window(10, 8)}
 
 
 def played(policy: CausalLMPolicy, args: argparse.Namespace, window: Window | None) -> tuple[list[Episode], float, int]:
