@@ -96,7 +96,14 @@ class Run:
         """By place, what the run that this one begins with found of the checkpoint."""
         if not self.start:
             return {}
-        return results_of(Path(self.cli.value("start_from")), self.start["global_step"], _versions())
+        return results_of(Path(self.cli.value("start_from")), self.start["global_step"], self.means())
+
+    def means(self) -> dict[str, str]:
+        """What a measurement may depend on besides weights and conditions."""
+        policy, engine = self.cli.model.policy, self.cli.datamodule.engine
+        return _versions() | {
+            "dtype": str(policy.dtype), "device": str(self.plan.device), "engine": type(engine).__qualname__,
+        }  # fmt: skip
 
     def supervise(self, stage: SupervisedStage, data: RolloutDataModule, module: AgentModule) -> None:
         """The supervised stage: same policy, same world, same ledger, an optimizer of its own."""
@@ -136,13 +143,13 @@ class Run:
                 raise
             signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from error
-        steps, kept = trainer.global_step, Path(best.best_model_path or last.last_model_path or "last.ckpt")
+        steps, kept = trainer.global_step, Path(best.best_model_path or "last.ckpt")
         if best.best_model_path:
             steps = module.restore(read_checkpoint(kept))
         self.warnings += warning.said
         if recorder.trained:
             self.results.pop(name, None)
-        self.measured[name] = measured(kept, steps)
+        self.measured[name] = measured(kept, steps, self.means())
         self.test(name, module, steps)
 
     def test(

@@ -10,7 +10,7 @@ import pytest
 from lit_agents.evaluation.result import Conditions, Result
 from lit_agents.evaluation.taken_over import measured, results_of
 
-VERSIONS = {"torch": "2"}
+MEANS = {"torch": "2", "dtype": "torch.bfloat16"}
 RESULT = Result(
     0.5, 2, 0.1, 0.9, 3.0, 0, Conditions("t", "test", 2, 64, {"temperature": 1.0}, 1, {}), {}, {"a": (1, 2)}
 )
@@ -21,17 +21,16 @@ def checkpoint(tmp_path: Path) -> Path:
     path = tmp_path / "run" / "checkpoints" / "sft" / "last.ckpt"
     path.parent.mkdir(parents=True)
     summary = {
-        "versions": VERSIONS,
         "success": {"base": RESULT.as_json() | {"rate": 0.0}, "sft": RESULT.as_json()},
         "elsewhere": {"sft": {"longer": RESULT.as_json() | {"rate": 0.25}}},
-        "measured": {"sft": measured(path, 24)},
+        "measured": {"sft": measured(path, 24, MEANS)},
     }
     (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
     return path
 
 
 def test_they_are_those_of_the_checkpoints_stage_at_every_place(checkpoint: Path):
-    found = results_of(checkpoint, 24, VERSIONS)
+    found = results_of(checkpoint, 24, MEANS)
     assert found["test"] == RESULT and {place: result.rate for place, result in found.items()} == {
         "test": 0.5,
         "longer": 0.25,
@@ -39,11 +38,12 @@ def test_they_are_those_of_the_checkpoints_stage_at_every_place(checkpoint: Path
     assert found["test"].conditions.same_as(RESULT.conditions)
 
 
-def test_there_are_none_of_other_weights_or_other_versions(checkpoint: Path):
-    assert not results_of(checkpoint, 25, VERSIONS)  # the stage went on since
-    assert not results_of(checkpoint.with_name("best.ckpt"), 24, VERSIONS)
-    assert not results_of(checkpoint.parents[1] / "rl" / "last.ckpt", 24, VERSIONS)
-    assert not results_of(checkpoint, 24, {"torch": "3"})
-    assert not results_of(Path("last.ckpt"), 24, VERSIONS)
+def test_there_are_none_of_other_weights_or_other_means(checkpoint: Path):
+    assert not results_of(checkpoint, 25, MEANS)  # the stage went on since
+    assert not results_of(checkpoint.with_name("best.ckpt"), 24, MEANS)
+    assert not results_of(checkpoint.parents[1] / "rl" / "last.ckpt", 24, MEANS)
+    assert not results_of(checkpoint, 24, {**MEANS, "torch": "3"})
+    assert not results_of(checkpoint, 24, {**MEANS, "dtype": "torch.float32"})
+    assert not results_of(Path("last.ckpt"), 24, MEANS)
     (checkpoint.parents[2] / "summary.json").write_text("{")
-    assert not results_of(checkpoint, 24, VERSIONS)
+    assert not results_of(checkpoint, 24, MEANS)

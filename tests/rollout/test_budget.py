@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_agents.errors import BadInput
@@ -49,9 +49,12 @@ def test_a_budget_is_planned_to_its_end(total: float, share: float, plan: Plan):
     ranks=st.integers(1, 4),
 )
 def test_nothing_is_overspent_and_less_than_a_group_is_left(total, tenths, demonstration, episode, size, tasks, ranks):
-    assume(tenths < 10 or total >= demonstration)  # a budget that buys nothing at all is refused below
     minibatches = max(1, tasks // 2)
     schedule = Schedule(tasks=tasks * ranks, group_size=size, minibatches=minibatches)
+    if tenths == 10 and total < demonstration:
+        with pytest.raises(BadInput, match="buy no demonstration, and the share leaves nothing for RL"):
+            Budget(total, 1.0, Prices(demonstration, episode))
+        return
     budget = Budget(total, tenths / 10, Prices(demonstration, episode))
     try:
         plan = budget.plan(schedule, ranks)
