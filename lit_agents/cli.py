@@ -21,6 +21,7 @@ from lightning import Trainer
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, OptimizerCallable
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from lit_agents.algorithm.accumulate import refuse_accumulation
 from lit_agents.algorithm.module import AgentModule
@@ -32,6 +33,7 @@ from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.elsewhere import Elsewhere
 from lit_agents.whole_files import written_beside
 
+SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in a shell."""
 
@@ -184,6 +186,9 @@ class AgentCLI(LightningCLI):
                 raise
             reason = " ".join(str(error).split())
             raise BadInput("trainer", reason, "Change this setting of the trainer.") from error
+        if isinstance(trainer.strategy, SHARDED):
+            reason = f"{type(trainer.strategy).__name__} splits the weights, and engines sample from whole ones."
+            raise BadInput("trainer.strategy", reason, "Use ddp; for less memory, data.schedule.micro_batch_tokens.")
         self.model.policy.compute_in(trainer.precision)
         return trainer.strategy.root_device, trainer.world_size
 

@@ -13,6 +13,7 @@ from typing import IO
 from filelock import FileLock
 
 from lit_agents.errors import BadInput
+from lit_agents.whole_files import hash_of
 
 PIECE = 1 << 20
 SILENCE = 30.0  # seconds until a connection is given up
@@ -44,7 +45,11 @@ def fetched(url: str, folder: Path, sha256: str = "") -> Path:
                     url, reason, "Run the same command again: it goes on there. Or name a local file."
                 ) from error
             part.rename(path)
-    check_sha256(path, sha256, url)
+    try:
+        check_sha256(path, sha256, url)
+    except BadInput:
+        path.unlink()  # or it would be there for the next try
+        raise
     return path
 
 
@@ -52,15 +57,12 @@ def check_sha256(path: Path, sha256: str, named: str) -> None:
     """Is it the file that was meant? No check where no hash is given.
 
     Raises:
-        BadInput: no; a download is deleted.
+        BadInput: no.
     """
     if not sha256:
         return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = hash_of(path)
     if found != sha256.lower():
-        if named != str(path):
-            path.unlink()
         raise BadInput(named, f"its sha256 is {found}, not {sha256}.", "Check the hash and where the file comes from.")
 
 

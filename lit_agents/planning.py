@@ -122,7 +122,8 @@ def refuse_another_start(plan: RunPlan, spent: Mapping[str, Any]) -> None:
         BadInput: it has other demonstrations behind it, or RL.
     """
     there = {name: spent[name] for name in ("demonstrations", "episodes", "games")}
-    if there != {"demonstrations": plan.demonstrations, "episodes": 0, "games": 0}:
+    lost = plan.demonstrations - there["demonstrations"]  # what a world broke for good is not paid for
+    if not 0 <= lost <= spent["failed_episodes"] or there["episodes"] or there["games"]:
         found = ", ".join(f"{count} {name}" for name, count in there.items())
         reason = f"behind it are {found}; the budget buys {plan.demonstrations} demonstrations for that stage."
         raise BadInput("start_from", reason, "Begin with a supervised stage of that size, or leave out the budget.")

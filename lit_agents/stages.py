@@ -146,6 +146,9 @@ class Run:
         steps, kept = trainer.global_step, Path(best.best_model_path or "last.ckpt")
         if best.best_model_path:
             steps = module.restore(read_checkpoint(kept))
+        if module.demonstrated and (lost := data.ledger.total()["demonstrations_lost"]):
+            said = f"{name}: {lost} demonstrations did not win; they were paid for, and not imitated"
+            self.bar.console.print(said, soft_wrap=True)
         self.warnings += warning.said
         if recorder.trained:
             self.results.pop(name, None)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from jsonargparse import ArgumentParser
-from jsonargparse.typing import NonNegativeInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from lit_agents.environment.base import TextEnvironment
 from lit_agents.environment.pool import EnvPool, Failure
@@ -25,7 +26,8 @@ from lit_agents.types import Task
 PACKAGE = "lit_agents.environment"
 PLAYED = 10  # tasks of a set that the expert plays
 AT_ONCE = 16
-LONGEST_EPISODE = 200  # actions
+TURNS = 200
+PATIENCE = 1800.0  # seconds for an answer: repairs are tested by whole suites, and wait for each other
 Answer = TypeVar("Answer")
 
 
@@ -53,7 +55,9 @@ def environment_class(name: str) -> type[TextEnvironment]:
     return found[0]
 
 
-def make_tasks(environment: TextEnvironment, spec: str, split: str, count: int, played: int = PLAYED) -> str:
+def make_tasks(
+    environment: TextEnvironment, spec: str, split: str, count: int, played: int, turns: int, always: str | None
+) -> str:
     """Make what is missing; say what there is now, and whether it can be won.
 
     Raises:
@@ -61,38 +65,47 @@ def make_tasks(environment: TextEnvironment, spec: str, split: str, count: int, 
     """
     tasks = environment.tasks(spec, split, count)
     digest = hashlib.sha256("\n".join(f"{task.id} {task.sha256}" for task in tasks).encode()).hexdigest()
-    where = f" in {tasks[0].path.rpartition('/')[0]}" if tasks and tasks[0].path else ""
+    folders = [os.path.dirname(task.path) for task in tasks if task.path]
+    where = f" in {os.path.commonpath(folders)}" if folders else ""
     sample = tasks[:played]
-    won = expert_wins(environment, sample)
-    wins = "no expert to play them" if won is None else f"the expert won {won} of {len(sample)} played"
-    return f"{len(tasks)} tasks of {spec}, split {split}{where}; set {digest[:16]}; {wins}"
+    won = wins(environment, sample, turns, always)
+    who = "the expert" if always is None else f"always saying {always!r}"
+    said = f"{who} won {won} of {len(sample)} played, each in at most {turns} turns"
+    said = "no expert to play them" if won is None else said
+    return f"{len(tasks)} tasks of {spec}, split {split}{where}; set {digest[:16]}; {said}"
 
 
-def expert_wins(environment: TextEnvironment, tasks: Sequence[Task]) -> int | None:
-    """How many of the tasks the environment's expert wins; None if it has none.
+def wins(
+    environment: TextEnvironment, tasks: Sequence[Task], turns: int = TURNS, always: str | None = None
+) -> int | None:
+    """How many of the tasks the environment's expert wins in so many turns; None if it has none.
+
+    Args:
+        always: what is said at every turn instead of the expert's action, for a floor.
 
     Raises:
         BadInput: a world breaks.
     """
-    wins = 0
-    with EnvPool(environment, min(max(len(tasks), 1), AT_ONCE)) as pool:
+    won = 0
+    places = min(max(len(tasks), 1), AT_ONCE)
+    with EnvPool(environment, places, step_timeout=PATIENCE, reset_timeout=PATIENCE) as pool:
         pool.expect_hints()
         for first in range(0, len(tasks), AT_ONCE):
             live = dict(enumerate(tasks[first : first + AT_ONCE]))
             _unbroken(pool.reset(live), live)
-            for turn in range(LONGEST_EPISODE):
-                answers = _unbroken(pool.ask_expert(live), live)
+            for turn in range(turns):
+                answers = dict.fromkeys(live, always) if always is not None else _unbroken(pool.ask_expert(live), live)
                 actions = {number: action for number, action in answers.items() if action is not None}
                 if not actions and first + turn == 0:
                     return None
                 live = {number: live[number] for number in actions}  # an expert may give up
                 for number, transition in _unbroken(pool.step(actions), live).items():
                     if transition.terminated or transition.truncated:
-                        wins += transition.won
+                        won += transition.won
                         del live[number]
                 if not live:
                     break
-    return wins
+    return won
 
 
 def _unbroken(answers: Mapping[int, Answer | Failure], tasks: Mapping[int, Task]) -> dict[int, Answer]:
@@ -112,8 +125,12 @@ def main(args: Sequence[str] | None = None) -> int:
     parser = ArgumentParser(prog=f"python -m lit_agents.tasks {name or 'ENVIRONMENT'}", description=__doc__)
     parser.add_argument("--spec", type=str | None, default=None, help="family of tasks, e.g. w2-o3-q4")
     parser.add_argument("--split", default="train", help="train, sft, validation or test")
-    parser.add_argument("--count", type=int | None, default=None, help="how many tasks, from the first one on")
+    parser.add_argument("--count", type=PositiveInt | None, default=None, help="how many tasks, from the first one on")
     parser.add_argument("--played", type=NonNegativeInt, default=PLAYED, help="how many of them the expert plays")
+    parser.add_argument(
+        "--always", type=str | None, default=None, help="what is said instead at every turn, for a floor"
+    )
+    parser.add_argument("--turns", type=PositiveInt, default=TURNS, help="actions that it has for each")
     try:
         if not name:
             parser.print_help()
@@ -121,12 +138,13 @@ def main(args: Sequence[str] | None = None) -> int:
         kind = environment_class(name)
         parser.add_class_arguments(kind)
         options = parser.parse_args(given[1:]).as_dict()
-        spec, split, count, played = (options.pop(key) for key in ("spec", "split", "count", "played"))
+        spec, count = options.pop("spec"), options.pop("count")
+        how = {key: options.pop(key) for key in ("split", "played", "turns", "always")}
         environment = kind(**options)
         if installed := environment.install():
             print(installed)
         if spec is not None and count is not None:
-            print(make_tasks(environment, spec, split, count, played))
+            print(make_tasks(environment, spec, count=count, **how))
         elif spec is not None or count is not None or not installed:
             raise BadInput(
                 "--spec and --count", "both are needed to name tasks.", "For instance --spec w2-o3-q4 --count 100."

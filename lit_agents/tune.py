@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 import optuna
 import yaml
@@ -34,6 +36,7 @@ from lit_agents.study.runs import Resolved, Runs
 from lit_agents.study.search import Search
 from lit_agents.study.table import print_study
 from lit_agents.study.trials import latest, write_trials
+from lit_agents.whole_files import made_folder
 
 STUDIES = Path("studies")
 
@@ -80,14 +83,18 @@ def resolve(arguments: Sequence[str]) -> Resolved:
 
 
 @quiet()
-def tune(args: Sequence[str] | None = None) -> optuna.Study:
-    """The command as a function: all trials, and a table of them."""
+def tune(args: Sequence[str] | None = None, stop: Event | None = None) -> optuna.Study:
+    """The command as a function: all trials, and a table of them.
+
+    Args:
+        stop: set when the runs of all threads are to end.
+    """
     study, given = parsed(args)
     home = Path(given.folder or STUDIES / study.name)
     search = Search(
-        study, Runs(home, resolve, Room(given.jobs)), _say, lambda trials: write_trials(trials, study, home)
+        study, Runs(home, resolve, Room(given.jobs), stop), _say, lambda trials: write_trials(trials, study, home)
     )
-    home.mkdir(parents=True, exist_ok=True)
+    made_folder("--folder", home)
     count = search.check()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
@@ -105,8 +112,21 @@ def tune(args: Sequence[str] | None = None) -> optuna.Study:
     return trials
 
 
-def _interrupted(*_: object) -> None:
-    raise KeyboardInterrupt
+@contextmanager
+def stopping() -> Iterator[Event]:
+    """What is set by Ctrl-C and by SIGTERM, a scheduler's word, beside the KeyboardInterrupt of the main thread."""
+    stop = Event()
+
+    def interrupted(*_: object) -> None:
+        stop.set()
+        raise KeyboardInterrupt
+
+    handlers = {number: signal.signal(number, interrupted) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _say(line: str) -> None:
@@ -114,14 +134,12 @@ def _say(line: str) -> None:
 
 
 def _command(args: Sequence[str] | None) -> None:
-    handler = signal.signal(signal.SIGTERM, _interrupted)  # a scheduler's word
     try:
-        trials = tune(args)
+        with stopping() as stop:
+            trials = tune(args, stop)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on.", file=sys.stderr)
         raise
-    finally:
-        signal.signal(signal.SIGTERM, handler)
     failed = [trial for trial in latest(trials) if trial.state == TrialState.FAIL]
     if failed:
         reason = f"{len(failed)} trials failed, the last one with: {failed[-1].user_attrs.get('error', 'no word')}"

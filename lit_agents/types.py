@@ -79,7 +79,7 @@ class Task:
     sha256: str = ""
     """Hash of the content of its files, part of the fingerprint of every result; empty where it needs none."""
     rewards: int = 1
-    """How many separate score increments a win is made of; 1 means there is no intermediate score."""
+    """How many separate score increments a win is made of, at least; 1 means there is no intermediate score."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """What results are broken down by, e.g. difficulty or task type."""
 

@@ -1,11 +1,14 @@
-"""Files that appear whole or not at all, whenever the process is killed."""
+"""Files that appear whole or not at all, whenever the process is killed; hashes of files; folders that somebody has named."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from lit_agents.errors import BadInput
 
 HALF = ".half"
 """Ending of a file that is being written; a kill may leave one."""
@@ -27,6 +30,25 @@ def written_beside(path: Path) -> Iterator[Path]:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def made_folder(flag: str, path: Path) -> Path:
+    """A folder that somebody has named, made if it is not there.
+
+    Raises:
+        BadInput: it cannot be one.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(flag, f"{path} cannot be a folder ({error.strerror}).", "Name another one.") from error
+    return path
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def to_disk(path: Path) -> None:

@@ -1,16 +1,19 @@
 #!/usr/bin/env python
 """Do the tests notice? Puts each fault of tests/faults.py into a copy of the tree, alone, and runs the tests named with it.
 
-    python scripts/mutants.py [WORDS OF A FAULT'S FILE OR NAME]
+    python scripts/mutants.py [WORDS OF A FAULT'S FILE OR NAME] [--minutes M]
 
-Prints a line per fault and the kill rate; ends with 1 if a fault survived. The tests are run once without any fault first. What
+Prints a line per fault and the kill rate; ends with 1 if a fault survived. The tests of a fault are run once without it too. What
 is expensive to import is imported once, by a process that is forked for each fault, as often at once as there are cores, each
-time in a copy of the tree that is its own. MUTANTS_LOG names a file for pytest's words.
+time in a copy of the tree that is its own. With a time limit the order is one of chance, another one in every call, and those
+that there is no time for are counted as such. MUTANTS_LOG names a file for pytest's words.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import random
 import shutil
 import signal
 import sys
@@ -79,11 +82,23 @@ def _counts(tests: tuple[str, ...]) -> bool:
     return any(test.startswith("tests/environment/swe/") for test in tests)
 
 
-def outcomes(jobs: list[tuple[tuple[str, ...], Fault | None]], trees: list[Path]) -> Iterator[tuple[int, int, float]]:
-    """As they end, for each job its place in the list, pytest's exit code, and the seconds it took."""
+Job = tuple[tuple[str, ...], Fault | None]
+"""Tests, and what is put in before they are run."""
+
+
+def jobs_for(faults: list[Fault]) -> list[Job]:
+    """Tests without a fault come before the first fault that they have to notice."""
+    with_sound = [job for fault in faults for job in ((fault.tests, None), (fault.tests, fault))]
+    return list(dict.fromkeys(with_sound))
+
+
+def outcomes(jobs: list[Job], trees: list[Path], until: float) -> Iterator[tuple[int, int, float]]:
+    """As they end, for each job its place in the list, pytest's exit code, and the seconds it took; none begins after a time."""
     under_way: dict[int, tuple[int, Path, float]] = {}
     waiting = list(range(len(jobs)))
     while waiting or under_way:
+        if time.monotonic() > until:
+            waiting.clear()
         while trees:
             alone = any(_counts(jobs[place][0]) for place, _, _ in under_way.values())
             place = next((place for place in waiting if not (alone and _counts(jobs[place][0]))), None)
@@ -103,9 +118,19 @@ def outcomes(jobs: list[tuple[tuple[str, ...], Fault | None]], trees: list[Path]
         yield place, os.waitstatus_to_exitcode(status), time.monotonic() - since
 
 
-def main(words: list[str]) -> int:
+def main(args: list[str]) -> int:
     """The command."""
-    chosen = [fault for fault in FAULTS if " ".join(words) in f"{fault.file}: {fault.name}"]
+    parser = argparse.ArgumentParser(prog="python scripts/mutants.py")
+    parser.add_argument("words", nargs="*", help="of a fault's file or name; all faults without")
+    parser.add_argument("--minutes", type=float, default=None, help="after which no fault is begun; all are without")
+    given = parser.parse_args(args)
+    began = time.monotonic()
+    until = float("inf") if given.minutes is None else began + 60 * given.minutes
+    chosen = [fault for fault in FAULTS if " ".join(given.words) in f"{fault.file}: {fault.name}"]
+    if given.minutes is not None:
+        # Those of the same tests stay together: these run once without a fault for all of them.
+        order = {tests: random.random() for tests in {fault.tests for fault in chosen}}
+        chosen.sort(key=lambda fault: order[fault.tests])
     import hypothesis  # noqa: F401
     import lightning  # noqa: F401
     import peft  # noqa: F401
@@ -113,19 +138,24 @@ def main(words: list[str]) -> int:
     import transformers  # noqa: F401
 
     torch.set_num_threads(1)
-    killed = 0
+    tried = killed = 0
     with tempfile.TemporaryDirectory() as scratch:
         trees = [copy_of_the_tree(Path(scratch) / str(number)) for number in range(os.cpu_count() or 1)]
-        needed = list(dict.fromkeys(fault.tests for fault in chosen))
-        for place, code, _ in outcomes([(tests, None) for tests in needed], trees):
-            if code:
-                raise SystemExit(f"{' '.join(needed[place])} ends with {code} without any fault")
-        for place, code, seconds in outcomes([(fault.tests, fault) for fault in chosen], trees):
+        jobs = jobs_for(chosen)
+        for place, code, seconds in outcomes(jobs, trees, until):
+            tests, fault = jobs[place]
+            if fault is None:
+                if code:
+                    raise SystemExit(f"{' '.join(tests)} ends with {code} without any fault")
+                continue
             verdict = {FAILED: "killed", NO_TIME: "TIME-OUT", 0: "SURVIVED"}.get(code, f"BROKEN ({code})")
-            killed += verdict.startswith("killed")
-            print(f"{verdict:>10}  {seconds:4.0f} s  {chosen[place].file}: {chosen[place].name}", flush=True)
-    print(f"{killed} of {len(chosen)} faults killed ({killed / max(1, len(chosen)):.0%})")
-    return 0 if killed == len(chosen) else 1
+            tried += 1
+            killed += verdict == "killed"
+            print(f"{verdict:>10}  {seconds:4.0f} s  {fault.file}: {fault.name}", flush=True)
+    rest = f"; no time for {len(chosen) - tried}" if tried < len(chosen) else ""
+    minutes = (time.monotonic() - began) / 60
+    print(f"{killed} of {tried} faults killed ({killed / max(1, tried):.0%}){rest}; {minutes:.0f} min")
+    return 0 if killed == tried else 1
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 # Lint, types and tests.   scripts/test.sh [--all] [arguments for pytest]
 # --all runs the tests marked slow too. Every stage runs, whatever the one before said; pytest's summary comes last.
 
+export TESTS_BEGAN="$EPOCHSECONDS"
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 # Sandboxes, a browser and a database server are tried in earnest where there are any: as root on Debian or Ubuntu they are installed.
@@ -14,9 +15,14 @@ if [[ $EUID == 0 ]] && command -v apt-get >/dev/null &&
 fi
 
 select=(-m "not slow")
+together=()
 if [[ "${1:-}" == --all ]]; then
     select=()
     shift
+    if (($# == 0)); then
+        together=(python -m pytest -q -n auto --dist loadgroup -m "slow and parallel")
+        select=(-m "not (slow and parallel)")
+    fi
 fi
 
 failed=()
@@ -32,6 +38,7 @@ stage() {
 stage ruff check .
 stage ruff format --check .
 stage mypy
+((${#together[@]} == 0)) || stage "${together[@]}"
 ((${#failed[@]} == 0)) || printf '== failed before the tests: %s\n' "${failed[@]}"
 
 status=0

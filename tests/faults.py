@@ -22,7 +22,8 @@ SAMPLING = ("tests/policy/test_sampling.py",)
 PREFIXES, LOADING = ("tests/policy/test_prefix_trie.py",), ("tests/policy/test_loading.py",)
 HOUSEHOLDS = ("tests/environment/test_alfworld.py", "-k", "undoing or is_said or splits or every_type")
 EXPERT = ("tests/environment/test_alfworld.py", "-k", "hears")
-ARCHIVES = ("tests/environment/test_alfworld_files.py", "-k", "outside")
+ONE_GAME = ("tests/environment/test_alfworld.py", "-k", "one_game_at or for_ever")
+ARCHIVES = ("tests/environment/test_alfworld_files.py", "-k", "outside or hash")
 REWARDS, METRICS = ("tests/reward/test_rewards.py",), ("tests/evaluation/test_metrics.py",)
 INTERRUPT = ("tests/integration/test_interrupt.py::test_an_interrupt_at_any_moment_says_how_to_go_on",)
 GOLDEN, FIT = ("tests/integration/test_golden.py",), ("tests/integration/test_fit.py",)
@@ -210,6 +211,8 @@ FAULTS = [
           "if e)\n            yield EpisodeGroup(task, sound)", ITERATION),
     Fault("let a world break for ever", "rollout/iteration.py",
           "len(failures) <= self.schedule.max_failures * attempts:", "len(failures) <= attempts:", ITERATION),
+    Fault("imitate an expert that lost", "rollout/iteration.py",
+          "lost = self.demonstrated and not any(", "lost = self.demonstrated and any([]) and not any(", ITERATION),
     Fault("give every attempt the same random numbers", "rollout/iteration.py",
           "self._place(n), task.id, member, attempt)", "self._place(n), task.id, member, 0)", ITERATION),
     Fault("give every turn the same random numbers", "rollout/players.py",
@@ -260,9 +263,15 @@ FAULTS = [
     Fault("take every text for a command", "environment/alfworld.py",
           "won=game.won, valid=possible)", "won=game.won, valid=True)", HOUSEHOLDS),
     Fault("serve the translation of another problem", "environment/alfworld_translation.py",
-          '(FORMAT, domain, problem, str(optimize))', "(FORMAT, domain, str(optimize))", HOUSEHOLDS),
+          "planner_version(), domain, problem, str(optimize))", "planner_version(), domain, str(optimize))", HOUSEHOLDS),
     Fault("make the same games for training and for the test", "environment/alfworld.py",
           'FIRST_SEED = {"test": 1,', 'FIRST_SEED = {"test": 30_001,', HOUSEHOLDS),
+    Fault("demonstrate a command that is not possible, for ever", "environment/alfworld_play.py",
+          "if kept_to and walkthrough[done] in self._possible:", "if kept_to:", ONE_GAME),
+    Fault("play a game with another one's state", "environment/alfworld_play.py",
+          "if Game.running is not self:", "if Game.running is None:", ONE_GAME),
+    Fault("delete an archive that is not ours", "download.py",
+          "    if found != sha256.lower():\n", "    if found != sha256.lower():\n        path.unlink()\n", ARCHIVES),
     Fault("let the handcoded expert believe that it holds what it has put down", "environment/alfworld_expert.py",
           "_in_its_words(command))", "command)", EXPERT),
     Fault("write where an archive says", "environment/alfworld_files.py",

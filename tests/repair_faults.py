@@ -9,11 +9,30 @@ BUBBLE, CONTAINER = (SANDBOX, "-k", "BubblewrapSandbox"), (SANDBOX, "-k", "Docke
 OWNER = (SANDBOX, "-k", "BubblewrapSandbox and nothing_is_left")
 REPAIR, ROWS = ("tests/environment/swe/test_swe.py",), ("tests/environment/swe/test_rows.py",)
 CHEATS = ("tests/environment/swe/test_swe.py", "-k", "had_for_less")
+TIMES = (*REPAIR, "-k", "have_their_time")
+BLAME, SAME = ("tests/environment/swe/test_grading.py", "-k", "to_blame"), (*REPAIR, "-k", "made_anew")
+MADE = ("tests/environment/swe/test_factory.py",)
+TURNS = ("tests/environment/swe/test_slot.py",)
 BUGS, WORTH = ("tests/environment/swe/test_bugs.py",), ("tests/reward/test_repair.py",)
 HERE = "environment/swe"
+GRADING, SLOT = f"{HERE}/grading.py", f"{HERE}/sandbox/slot.py"
 BUBBLEWRAP, ENGINE = f"{HERE}/sandbox/bubblewrap.py", f"{HERE}/sandbox/engine.py"
 
 REPAIR_FAULTS = [
+    Fault("blame a repair for an engine that failed once", GRADING, "for _ in range(2):", "for _ in range(1):", BLAME),
+    Fault("take what fails once for a bug", f"{HERE}/factory.py", "second.passed | elsewhere)", "first.passed)", MADE),
+    Fault("hash how fast a machine was", f"{HERE}/problem.py", 'del fields["seconds"]', "pass", SAME),
+    Fault("serve whoever looks first", SLOT, "flock(line, fcntl.LOCK_EX)", "flock(line, fcntl.LOCK_SH)", TURNS),
+    Fault("train on a row that is held out", f"{HERE}/verify.py", "row.instance_id in held_out", "row.held_out", ROWS),
+    Fault("let every command begin at once", SLOT, "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH", TURNS),
+    Fault(
+        "count what a command has waited",
+        f"{HERE}/sandbox/base.py",
+        "with slot(self.allowance.at_once):\n            start = time.monotonic()\n",
+        "start = time.monotonic()\n        with slot(self.allowance.at_once):\n",
+        TURNS,
+    ),
+    Fault("forget the time of earlier commands", f"{HERE}/env.py", "playing.spent += done", "playing.spent = done", TIMES),
     Fault(
         "leave the network to a bubble",
         f"{HERE}/sandbox/bubblewrap.py",
@@ -116,9 +135,9 @@ REPAIR_FAULTS = [
     Fault(
         "keep a bug that no test notices",
         f"{HERE}/factory.py",
-        "    if not failing:",
-        "    if failing is None:",
-        REPAIR,
+        "if tests <= first.passed:",
+        "if not tests:",
+        MADE,
     ),
     Fault(
         "play the first of several commands",
@@ -128,8 +147,8 @@ REPAIR_FAULTS = [
         (*REPAIR, "-k", "commands_and_tools or one_command"),
     ),
     Fault("show the tests a row is graded with", f"{HERE}/verify.py", "start=start,", "start=tests,", ROWS),
-    Fault("believe a row's list of what passes", f"{HERE}/verify.py", "& before.passed & after.passed", "", ROWS),
-    Fault("take a row whose tests pass at once", f"{HERE}/verify.py", " and test not in before.passed", "", ROWS),
+    Fault("believe a row's list of what passes", f"{HERE}/verify.py", "& before.always & after.always", "", ROWS),
+    Fault("take a row whose tests pass at once", f"{HERE}/verify.py", " and test not in before.ever", "", ROWS),
     Fault(
         "forget files of a repository that its archives leave out",
         f"{HERE}/repositories.py",
@@ -146,14 +165,14 @@ REPAIR_FAULTS = [
     ),
     Fault(
         "swap an operand with its bracket",
-        f"{HERE}/bugs.py",
+        f"{HERE}/operators.py",
         'if not set("()[]{}") & set(source.text[b:c]):',
         "if True:",
         BUGS,
     ),
     Fault(
         "count columns in characters",
-        f"{HERE}/bugs.py",
+        f"{HERE}/operators.py",
         'len(self._bytes[line - 1][:column].decode(errors="replace"))',
         "column",
         BUGS,

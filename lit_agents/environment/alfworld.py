@@ -1,6 +1,7 @@
 """ALFWorld: household tasks in text, of six types, in the official splits.
 
-``official-all`` names all official games, ``official-heat``, ``official-heat+cool+clean+pick`` those of some types, in turns.
+``official-all`` names all official games, ``official-heat``, ``official-heat+cool+clean+pick`` those of some types, in turns;
+their tests are in rooms that training does not have (valid_unseen), those of ``seen-...`` in rooms that it has (valid_seen).
 The types are pick (and place), look (at an object in the light of a lamp), clean, heat, cool (and place) and two (of a kind, and
 place). ``generated-...`` are games made from the alfworld package alone, types in turns; ``mixed-...`` are the official ones
 first, then generated ones.
@@ -25,6 +26,7 @@ from lit_agents.environment.alfworld_files import GAME, TYPES, Row, human_goals,
 from lit_agents.environment.alfworld_generate import generated
 from lit_agents.environment.alfworld_play import Game
 from lit_agents.environment.alfworld_progress import goal_in
+from lit_agents.environment.alfworld_translation import planner_version
 from lit_agents.environment.base import Start, TextEnvironment, Transition
 from lit_agents.errors import BadInput
 from lit_agents.paths import cache_folder
@@ -39,8 +41,9 @@ CUE = "\nCommand:"
 OBSERVATION_FORMAT = "1"
 """To be raised with any change of what the agent is shown."""
 GRAMMAR = "last line that is not empty, one of the game's commands; 1"
-SPLITS = {"train": "train", "sft": "train", "validation": "valid_train", "test": ""}
+SPLITS = {"train": "train", "sft": "train", "validation": "valid_train", "test": "valid_unseen"}
 """Official games behind our splits. ``sft`` takes from the end of a fixed random order, ``train`` from its beginning."""
+SOURCES = ("official", "seen", "generated", "mixed")
 FIRST_SEED = {"test": 1, "validation": 20_001, "train": 30_001, "sft": 40_001}
 """Of the generated games of each split, which has up to 10,000 of each type."""
 
@@ -58,8 +61,7 @@ class AlfWorld(TextEnvironment):
         score: what rises: at the win alone; or with every condition of the goal, and on the way to it, that holds when more of
             them hold than ever before, so that undoing and redoing pays nothing. Both are 1 in all at the win.
         expert: who demonstrates: the planner, which knows where everything is, on a short way; or the package's handcoded expert,
-            which has to look for it. After a detour the planner takes over.
-        test_split: official games that results are reported on: rooms that training has, or others.
+            which has to look for it. After a detour, and where that one gives up, the planner takes over.
         workers: processes that make games; by default one per core.
     """
 
@@ -72,12 +74,10 @@ class AlfWorld(TextEnvironment):
         admissible: Literal["hidden", "shown"] = "hidden",
         score: Literal["win", "goal"] = "win",
         expert: Literal["planner", "handcoded"] = "planner",
-        test_split: Literal["valid_unseen", "valid_seen"] = "valid_unseen",
         workers: int | None = None,
     ) -> None:
         self._folder, self._source, self._sha256, self._workers = folder, source, sha256, workers
-        self._goal, self._admissible, self._score, self._test_split = goal, admissible, score, test_split
-        self._expert = expert
+        self._goal, self._admissible, self._score, self._expert = goal, admissible, score, expert
         self._game: Game | None = None
         self._shown: list[str] | None = None
 
@@ -105,7 +105,8 @@ class AlfWorld(TextEnvironment):
                 continue
             archives.append(Path(named).expanduser())
             if not archives[-1].is_file():
-                raise BadInput(named, "there is no such file.", "Name an archive, or its URL.")
+                there = "it is a folder" if archives[-1].is_dir() else "there is no such file"
+                raise BadInput(named, f"{there}.", "Name an archive (tar or zip), or its URL.")
             check_sha256(archives[-1], self._sha256, named)
         rows = unpack(archives, self.official)
         counts = {
@@ -124,10 +125,10 @@ class AlfWorld(TextEnvironment):
         _must_be_installed()
         found: list[tuple[Path, Row]] = []
         if source != "generated":
-            rows = self._official(split, kinds)
+            rows = self._official("valid_seen" if (source, split) == ("seen", "test") else SPLITS[split], split, kinds)
             rows = rows if spec.endswith("-all") else _in_turns(rows)
             found = [(self.official, row) for row in rows[:count]]
-        if source != "official" and len(found) < count:
+        if source in ("generated", "mixed") and len(found) < count:
             found += [(self.folder / "generated", row) for row in self._generated(split, kinds, count - len(found))]
         if count > len(found):
             raise BadInput(
@@ -135,10 +136,10 @@ class AlfWorld(TextEnvironment):
             )
         return [self._task(spec, split, root / row.split / row.name / GAME, row) for root, row in found]
 
-    def _official(self, split: str, kinds: Sequence[str]) -> list[Row]:
-        source = SPLITS[split] or self._test_split
-        rows = [row for row in read_index(self.official) if row.split == source and row.kind in kinds and not row.fault]
-        return sorted(rows, key=lambda row: hashlib.sha256(row.name.encode()).digest(), reverse=split == "sft")
+    def _official(self, published: str, split: str, kinds: Sequence[str]) -> list[Row]:
+        rows = [row for row in read_index(self.official) if row.split == published and row.kind in kinds]
+        sound = [row for row in rows if not row.fault]
+        return sorted(sound, key=lambda row: hashlib.sha256(row.name.encode()).digest(), reverse=split == "sft")
 
     def _generated(self, split: str, kinds: Sequence[str], count: int) -> list[Row]:
         if count > 10_000 * len(kinds):
@@ -214,8 +215,6 @@ class AlfWorld(TextEnvironment):
                 self._shown = handcoded_walkthrough(game)
                 for command in played:
                     game.step(command)
-            if not self._shown:
-                return None  # it gave up on this game
             done = len(game.played)
             if done < len(self._shown) and game.played == self._shown[:done]:
                 return self._shown[done]
@@ -234,6 +233,7 @@ class AlfWorld(TextEnvironment):
         return {
             "alfworld": version("alfworld"),
             "textworld": version("textworld"),
+            "planner": planner_version(),
             "observation": OBSERVATION_FORMAT,
             "commands": GRAMMAR,
             "admissible": self._admissible,
@@ -261,8 +261,9 @@ def _parsed(spec: str) -> tuple[str, list[str]]:
     known = list(TYPES.values())
     source, _, names = spec.partition("-")
     kinds = known if names == "all" else names.split("+")
-    if source not in ("official", "generated", "mixed") or not set(kinds) <= set(known) or len(set(kinds)) < len(kinds):
-        reason = f"{spec!r} is not official-, generated- or mixed- and all, or types of {', '.join(known)} joined by +."
+    if source not in SOURCES or not set(kinds) <= set(known) or len(set(kinds)) < len(kinds):
+        sources = ", ".join(f"{name}-" for name in SOURCES)
+        reason = f"{spec!r} is not one of {sources} and all, or types of {', '.join(known)} joined by +."
         raise BadInput("spec", reason, "For instance official-heat+cool, or generated-all.")
     return source, kinds
 

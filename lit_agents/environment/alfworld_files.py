@@ -25,7 +25,7 @@ from filelock import FileLock
 
 from lit_agents.environment.alfworld_play import goal_of, read_game
 from lit_agents.errors import BadInput
-from lit_agents.whole_files import write_whole
+from lit_agents.whole_files import made_folder, write_whole
 
 TYPES = {
     "pick_and_place_simple": "pick",
@@ -69,7 +69,7 @@ def unpack(archives: Sequence[Path], folder: Path) -> list[Row]:
     Raises:
         BadInput: an archive is none or is cut off, or there is no game in all of them together; the folder is as before.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    made_folder("folder", folder.parent)
     with FileLock(f"{folder}.lock"), tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder.parent) as scratch:
         whole = Path(scratch) / "games"
         if folder.is_dir():
@@ -80,7 +80,10 @@ def unpack(archives: Sequence[Path], folder: Path) -> list[Row]:
         if not found:
             reason = f"it holds no {' and no '.join((GAME, TRAJECTORY))} below {', '.join(SPLITS)}."
             raise BadInput(str(archives[0]), reason, "Name ALFWorld's json_2.1.3_tw-pddl.zip, or an archive like it.")
-        rows = [row_of(path, whole) for path in sorted(whole.glob(f"*/*/*/{GAME}"))]
+        if not (games := sorted(whole.glob(f"*/*/*/{GAME}"))):
+            reason = f"it holds {TRAJECTORY} alone, and there is no {GAME} yet."
+            raise BadInput(str(archives[0]), reason, "Name ALFWorld's json_2.1.3_tw-pddl.zip too, or first.")
+        rows = [row_of(path, whole) for path in games]
         write_whole(whole / INDEX, "".join(json.dumps(asdict(row)) + "\n" for row in rows))
         if folder.is_dir():
             folder.rename(Path(scratch) / "before")
@@ -125,7 +128,8 @@ def _members(archive: Path) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
 def row_of(path: Path, folder: Path) -> Row:
     """What the index is to say of a game; one that cannot be played has its fault there."""
     split, task, trial, _ = path.relative_to(folder).parts
-    kind, *_, scene = task.split("-")
+    kind, _, rest = task.partition("-")
+    scene = rest.rpartition("-")[2]
     where = {"split": split, "name": f"{task}/{trial}", "kind": TYPES.get(kind, ""), "scene": scene}
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     try:

@@ -24,6 +24,7 @@ from lit_agents.environment.alfworld_files import GAME, INDEX, TRAJECTORY, TYPES
 from lit_agents.environment.alfworld_play import UNKNOWN, Game
 from lit_agents.environment.alfworld_rooms import Household, drawn
 from lit_agents.errors import BadInput
+from lit_agents.whole_files import made_folder
 
 ESCAPES = str.maketrans({"+": "_plus_", "-": "_minus_", ".": "_dot_", "|": "_bar_"})
 LONGEST = 50
@@ -43,7 +44,7 @@ def generated(folder: Path, wanted: Sequence[tuple[str, int]], workers: int) -> 
     Raises:
         BadInput: a game cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    made_folder("folder", folder)
     with FileLock(f"{folder}.lock"):  # of several processes that want games, one makes them
         rows = _known(folder)
         if missing := [key for key in wanted if key not in rows]:
@@ -133,7 +134,7 @@ def _walkthrough(content: dict[str, Any], path: Path) -> list[str]:
             for command in plan:
                 game.step(command)
             commands = plan if game.won else []
-    except (KeyError, IndexError, ValueError):  # how the translator says that nothing can reach the goal
+    except BadInput:  # nothing can reach the goal
         commands = []
     if not commands:
         path.unlink()

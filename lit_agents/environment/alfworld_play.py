@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from lit_agents.environment.alfworld_translation import Translation, translation
 from lit_agents.errors import BadInput
@@ -46,6 +46,10 @@ def read_game(path: Path) -> dict[str, Any]:
     lacking = [key for key in KEYS if key not in game] if isinstance(game, dict) else list(KEYS)
     if lacking:
         raise BadInput(str(path), f"it lacks {', '.join(lacking)}.", way_out)
+    texts = [isinstance(game[key], str) for key in ("pddl_domain", "grammar", "pddl_problem")]
+    walkthrough = game["walkthrough"] or []
+    if not all(texts) or not isinstance(walkthrough, list) or not all(isinstance(c, str) for c in walkthrough):
+        raise BadInput(str(path), "it has something else where its texts or its walkthrough should be.", way_out)
     if 'template :: "put {o} in/on {r}"' in game["grammar"] or 'template :: "move {o} to {r}"' not in game["grammar"]:
         reason = 'it has the old format, in which things are "put" and not "moved".'
         raise BadInput(str(path), reason, "Use the games of ALFWorld's release 2.1.3 (json_2.1.3_tw-pddl.zip).")
@@ -65,21 +69,38 @@ class Game:
 
     Args:
         path: the ``game.tw-pddl``.
+
+    Raises:
+        BadInput: it is none that can be played.
     """
+
+    running: ClassVar[Game | None] = None
+    """The one whose state the planner's library has."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.game = path, read_game(path)
         _forget()
-        self._translation = translation(self.game["pddl_domain"], self.game["pddl_problem"], optimize=False)
+        self._translation = self._translated(optimize=False)
         self.goal = goal_of(self.game)
         self._logic = _logic(TASK.sub(f"Your task is to: {UNKNOWN}.", self.game["grammar"]))
         self._names: dict[str, str] = {}
 
+    def _translated(self, optimize: bool) -> Translation:
+        try:
+            return translation(self.game["pddl_domain"], self.game["pddl_problem"], optimize)
+        except Exception as error:  # of many kinds
+            reason = f"its planning problem cannot be read ({type(error).__name__}: {error})."
+            raise BadInput(str(self.path), reason, "Leave it out, or get it again.") from error
+
     def start(self) -> str:
         """Begin; the first feedback."""
         library = _library()
+        Game.running = self
         library.load_sas(self._translation.sas.encode())
-        self.state = _state(self._translation, library)
+        try:
+            self.state = _state(self._translation, library)
+        except KeyError as error:  # the translator has put a problem of two values in its place
+            raise BadInput(str(self.path), "nothing can reach its goal.", "Leave it out, or get it again.") from error
         if not self._names:
             self._names, kinds = _names(self.state), self._translation.objects
             self._infos = {name: _info(name, kinds[name], shown) for name, shown in self._names.items()}
@@ -98,6 +119,7 @@ class Game:
         name_of = self._possible.get(command)
         if name_of is None:
             return NOTHING, False
+        self._must_be_running()
         number, name, effects = name_of
         self.played.append(command)
         atoms = (_pddl().Atom * effects)()
@@ -119,18 +141,23 @@ class Game:
         """
         walkthrough: list[str] = self.game["walkthrough"] or []
         done = len(self.played)
-        if not self.won and done < len(walkthrough) and self.played == walkthrough[:done]:
+        kept_to = not self.won and done < len(walkthrough) and self.played == walkthrough[:done]
+        if kept_to and walkthrough[done] in self._possible:  # one that is not possible would be said for ever
             return walkthrough[done:]
+        self._must_be_running()
         library = _library()
         if not self._can_replan:
-            better = translation(self.game["pddl_domain"], self.game["pddl_problem"], optimize=True)
-            library.load_sas_replan(better.sas.encode())
+            library.load_sas_replan(self._translated(optimize=True).sas.encode())
             self._can_replan = True
         if self.won or not library.replan(False):
             return []
         operators = (_downward().Operator * library.get_last_plan_length())()
         library.get_last_plan(operators)
         return [self._command(operator.name) for operator in operators]
+
+    def _must_be_running(self) -> None:
+        if Game.running is not self:
+            raise RuntimeError(f"{self.path}: another game was begun in this process, which can play one at a time")
 
     def facts(self) -> list[Any]:
         """What holds now, with the names that are shown; what the handcoded expert looks at."""

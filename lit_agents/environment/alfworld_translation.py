@@ -10,7 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.metadata import version
 from typing import Any
 
 from lit_agents.paths import cache_folder
@@ -38,6 +39,12 @@ class Translation:
     """Name and type of the parameters of each action."""
 
 
+@cache
+def planner_version() -> str:
+    """Of the package that translates, plans and keeps the state."""
+    return version("fast-downward-textworld")
+
+
 def translation(domain: str, problem: str, optimize: bool) -> Translation:
     """From memory, from disk, or made now.
 
@@ -49,7 +56,8 @@ def translation(domain: str, problem: str, optimize: bool) -> Translation:
     Raises:
         Exception: of many kinds, from the translator: a goal that nothing can reach, or a problem that is none.
     """
-    key = hashlib.sha256("\0".join((FORMAT, domain, problem, str(optimize))).encode()).hexdigest()
+    parts = (FORMAT, planner_version(), domain, problem, str(optimize))
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     return _translation(key, domain, problem, optimize)
 
 

@@ -174,7 +174,7 @@ def _outcome_faults(environment: TextEnvironment, task: Task, expert: _Play) -> 
     start, end = expert.answers[0], expert.answers[-1]
     if isinstance(start, Start) and isinstance(end, Transition) and not math.isclose(end.score, start.max_score):
         faults.append(f"a win scores {end.score}, and max_score is {start.max_score}")
-    if expert.increments != task.rewards:
+    if expert.increments < task.rewards or expert.increments > task.rewards == 1:
         faults.append(f"a win has {expert.increments} score increments, and the task's rewards are {task.rewards}")
     detour = _play(environment, task, _by_expert, first=JUNK[:4])
     ended_early = len(detour.answers) <= 5

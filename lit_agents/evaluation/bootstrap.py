@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -78,7 +79,9 @@ def success(tallies: Sequence[Tally]) -> tuple[float, float, float]:
 def difference(first: Sequence[Tally], second: Sequence[Tally]) -> tuple[float, float, float]:
     """The first minus the second, seed by seed and task by task; `interval` of the differences.
 
-    Where all differences are one, drawing again would find no doubt; then it is as wide as Wilson's for none in so many tasks.
+    Where fewer than `FEW` tasks differ, or all differ alike, drawing again finds too little doubt; then it is no narrower than
+    Newcombe's (1998) for the share of tasks on which the first was better minus that on which it was worse: the squares of what
+    Wilson's intervals leave on either side are added up.
 
     Raises:
         ValueError: not as many seeds, or no task in common.
@@ -88,7 +91,12 @@ def difference(first: Sequence[Tally], second: Sequence[Tally]) -> tuple[float, 
     shared = [task for task in first[0] if all(task in tally for tally in (*first, *second))]
     one, other = (rates([{task: tally[task] for task in shared} for tally in each]) for each in (first, second))
     mean, low, high = interval(one - other)
-    if low == high:
-        half = wilson(0, len(shared))[1]
-        return mean, max(-1.0, mean - half), min(1.0, mean + half)
+    gain_T = np.nan_to_num(one - other).mean(axis=0)
+    better, worse = int((gain_T > 0).sum()), int((gain_T < 0).sum())
+    if better + worse < FEW or low == high:
+        shares = (better / len(shared), worse / len(shared))
+        (least, most), (lost_least, lost_most) = (wilson(count, len(shared)) for count in (better, worse))
+        below = math.hypot(shares[0] - least, lost_most - shares[1])
+        above = math.hypot(most - shares[0], shares[1] - lost_least)
+        return mean, max(-1.0, min(low, mean - below)), min(1.0, max(high, mean + above))
     return mean, low, high

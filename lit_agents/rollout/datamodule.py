@@ -245,7 +245,7 @@ class RolloutDataModule(LightningDataModule):
             self.engine.refresh()
             recruiter = Recruiter(
                 self._sampler, replace(self.schedule, tasks=tasks), self._play, self.reward, self.module.compares_group,
-                self.trainer.global_rank, self.trainer.world_size,
+                self.trainer.global_rank, self.trainer.world_size, self.module.demonstrated,
             )  # fmt: skip
             found = recruiter.recruit(self.seed, 0 if self.module.demonstrated else self.iteration)
             self.engine.rest()

@@ -37,12 +37,13 @@ class Iteration:
     failures: tuple[Episode, ...] = ()
     """Attempts the environment broke: in no baseline, no loss, no rate."""
     unused: tuple[Episode, ...] = ()
-    """Sound episodes nobody trains on: of groups too small or without signal. Played, so measured, kept and charged."""
+    """Sound episodes nobody trains on: of groups too small or without signal, demonstrations that did not win. Played, so
+    measured, kept and charged."""
     unused_rewards: tuple[TurnRewards, ...] = ()
     groups_played: int = 0
     """All groups, those of which nobody survived and resampled ones counted too."""
     groups_dropped: int = 0
-    """Groups with too few survivors."""
+    """Groups with too few survivors, and demonstrations that did not win."""
     groups_without_signal: int = 0
     """Groups all of whose members earned the same, resampled ones counted too."""
 
@@ -107,6 +108,8 @@ class Recruiter:
     """A group needs two survivors, and is without signal if all earned the same."""
     rank: int = 0
     ranks: int = 1
+    demonstrated: bool = False
+    """Experts play. Who does not win is nobody to imitate."""
 
     def recruit(self, seed: int, iteration: int) -> Iteration:
         """Collect.
@@ -125,7 +128,8 @@ class Recruiter:
             found = replace(found, failures=found.failures + failures, groups_played=played)
             for group in self._groups(tasks, attempts):
                 worth = tuple(map(self.reward, group.episodes))
-                if len(group.episodes) < (2 if self.compares else 1):
+                lost = self.demonstrated and not any(episode.won for episode in group.episodes)
+                if lost or len(group.episodes) < (2 if self.compares else 1):
                     found = replace(_put_aside(found, group, worth), groups_dropped=found.groups_dropped + 1)
                 elif self.compares and _equal(worth):
                     found = replace(found, groups_without_signal=found.groups_without_signal + 1)
@@ -182,6 +186,9 @@ class Recruiter:
         attempts = sum(played for _, _, played, _ in everyone) + len(failures)
         if all(groups for groups, *_ in everyone) and len(failures) <= self.schedule.max_failures * attempts:
             return
+        if self.demonstrated and not failures:
+            reason = f"of {attempts} demonstrations none was won, or none on one of the processes."
+            raise BadInput("sft.demonstrations", reason, "Raise data.limits.turns or data.limits.context.")
         last = failures[-1][1] if failures else "no failure"
         reason = (
             f"{len(failures)} of {attempts} episodes failed ({dict(Counter(stop for stop, _ in failures))}) and "

@@ -18,6 +18,8 @@ class Ledger:
 
     demonstrations: int = 0
     """Expert episodes collected for the supervised stage."""
+    demonstrations_lost: int = 0
+    """Those of them that did not win; they are paid for, and not imitated."""
     episodes: int = 0
     """Episodes the policy played for training, failed ones not counted."""
     games: int = 0
@@ -43,6 +45,7 @@ class Ledger:
         self.turns += sum(len(e.turns) for e in sound)
         if demonstrated:
             self.demonstrations += len(sound)
+            self.demonstrations_lost += sum(not e.won for e in sound)
             return
         self.episodes += len(sound)
         self.tokens_sampled += sum(len(t.action_ids) for e in sound for t in e.turns)

@@ -98,7 +98,7 @@ class Study:
 
     def _is_test(self, objective: str) -> bool:
         places = self.common.get("elsewhere") or {}
-        return objective == "test" or places.get(objective, {}).get("split", "test") == "test"
+        return objective == "test" or (places.get(objective) or {}).get("split", "test") == "test"
 
     def combinations(self) -> Iterator[dict[str, Level]]:
         """Every setting, if there are no ranges."""

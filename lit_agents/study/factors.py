@@ -94,8 +94,12 @@ class Factor:
 
 def label_of(setting: Mapping[str, Level]) -> str:
     """A level of every factor, for a person."""
-    texts = {name: f"{level:.6g}" if isinstance(level, float) else str(level) for name, level in setting.items()}
-    return ", ".join(f"{name} {text}" for name, text in texts.items())
+    return ", ".join(f"{name} {level_text(level)}" for name, level in setting.items())
+
+
+def level_text(level: Level) -> str:
+    """One of them, for a person."""
+    return f"{level:.6g}" if isinstance(level, float) else str(level)
 
 
 def read_settings(path: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Paper:
         for label, row in self.rows.items():
             if label not in known:
                 reason = f"the study has no such setting; it has {'; '.join(known)}."
-                raise BadInput(f"paper.rows ({label})", reason, "Name rows as the report does.")
+                raise BadInput(f"paper.rows ({label})", reason, "Name rows as the report does, or set paper to null.")
             if len(row) != objectives:
                 reason = f"it has {len(row)} numbers for {objectives} objectives."
                 raise BadInput(f"paper.rows ({label})", reason, "Give one for each, or null.")

@@ -53,7 +53,7 @@ class Record:
         Raises:
             BadInput: a file of it is not whole.
         """
-        summary, stages = _read(folder / "summary.json"), _stages(folder)
+        summary, stages, ledger = _read(folder / "summary.json"), _stages(folder), _read(folder / "ledger.json")
         if "seed" not in summary:
             raise BadInput(
                 str(folder / "summary.json"), "it names no seed.", "Delete the folder; the run is made again."
@@ -63,7 +63,9 @@ class Record:
             if not {"base", "sft"} <= set(before):
                 raise BadInput(str(start), "it has not been tested after sft.", "Let the run end.")
             stages = {"base": before["base"], "sft": before["sft"], **{n: s for n, s in stages.items() if n != "base"}}
-        return Record(folder, int(summary["seed"]), stages, _read(folder / "ledger.json"))
+            # its tests were not over when it left the checkpoint that the other one's ledger goes on from
+            ledger["seconds"] = _read(start / "ledger.json")["seconds"] | ledger["seconds"]
+        return Record(folder, int(summary["seed"]), stages, ledger)
 
 
 def _stages(folder: Path) -> dict[str, dict[str, Result]]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import yaml
@@ -25,7 +25,7 @@ from lit_agents.errors import BadInput
 from lit_agents.study.overlay import Overlay, disagreements, merged
 from lit_agents.study.room import Room
 from lit_agents.study.supervised import shared_stage, stage_digest
-from lit_agents.whole_files import write_whole
+from lit_agents.whole_files import hash_of, write_whole
 
 LAUNCH = """
 import ctypes, os, runpy, signal, sys
@@ -59,8 +59,10 @@ class Resolved:
 
     @property
     def digest(self) -> str:
-        """Names its folder; where it logs is no part of it."""
-        config = {**_without_places(self.config), "start_from": self.config.get("start_from")}
+        """Names its folder; where it logs is no part of it, and what it begins with is what the checkpoint holds."""
+        start = self.config.get("start_from")
+        held = hash_of(Path(start)) if start and Path(start).is_file() else ""  # it may be made anew under its name
+        config = {**_without_places(self.config), "start_from": start and (start, held)}
         return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
@@ -94,10 +96,11 @@ class Runs:
         home: of the study.
         resolve: what `lit_agents.fit` makes of its arguments.
         room: how many runs fit beside each other.
+        stop: set when no run is to go on; those of other threads are not told otherwise.
     """
 
-    def __init__(self, home: Path, resolve: Resolve, room: Room) -> None:
-        self._home, self._resolve, self._room = home, resolve, room
+    def __init__(self, home: Path, resolve: Resolve, room: Room, stop: Event | None = None) -> None:
+        self._home, self._resolve, self._room, self._stop = home, resolve, room, stop or Event()
         self._parsing = Lock()
 
     def resolved(self, config: Overlay) -> Resolved:
@@ -122,6 +125,7 @@ class Runs:
             BadInput: it cannot be.
             RunFailed: it ended with an error.
             GivenUp: the watch said so.
+            KeyboardInterrupt: it was told to stop.
         """
         resolved = self.resolved(config)
         stage = shared_stage(resolved.config, resolved.demonstrations) if resolved.stages[-1] == "rl" else None
@@ -157,6 +161,7 @@ class Runs:
                 raise RunFailed(f"{folder}/config.yaml cannot be read ({error})") from error
 
     def _run(self, folder: Path, config: Overlay, watch: Watch | None) -> None:
+        self._go_on()
         arguments = [*self._arguments(config), "--run", str(folder), "--ckpt_path", "last"]
         command = [sys.executable, "-c", LAUNCH, str(os.getpid()), *arguments]
         environment = {name: value for name, value in os.environ.items() if name != "LIT_AGENTS_RUN"}
@@ -183,6 +188,10 @@ class Runs:
             write_whole(path, text)
         return ["--config", str(path)]
 
+    def _go_on(self) -> None:
+        if self._stop.is_set():
+            raise KeyboardInterrupt
+
     def _waited(self, process: subprocess.Popen[bytes], folder: Path, watch: Watch | None) -> bool:
         """Wait for the end; True if it was given up before."""
         while True:
@@ -190,6 +199,7 @@ class Runs:
                 process.wait(POLL if watch or self._room.shared else None)
                 return False
             except subprocess.TimeoutExpired:
+                self._go_on()
                 if self._room.shared:
                     self._room.note(process.pid)
                 if watch and watch(folder):

@@ -101,8 +101,8 @@ class Search:
         progress: Progress | None = None
         done: list[Done] = []
         for seed in self.study.seeds:
-            config = self.study.configuration(setting, seed)
             try:
+                config = self.study.configuration(setting, seed)
                 if self.study.pruner and progress is None:
                     progress = self._progress(trial, self.runs.resolved(config))
                 done.append(self.runs.finished(config, progress))

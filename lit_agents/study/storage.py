@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -38,20 +39,18 @@ def opened(study: Study, home: Path, storage: str | None) -> optuna.Study:
     Raises:
         BadInput: the storage cannot be reached, or holds another study under that name.
     """
-    grid = {name: factor.choices or [] for name, factor in study.factors.items()}
     try:
-        found = optuna.create_study(
-            study_name=study.name,
-            storage=_storage(home, storage),
-            sampler=study.sampler or optuna.samplers.GridSampler(grid, seed=0),
-            pruner=study.pruner or optuna.pruners.NopPruner(),
-            directions=["maximize"] * len(study.objectives),
-            load_if_exists=True,
-        )
+        try:
+            found = _created(study, home, storage)
+        except Exception:
+            # Of two workers who meet an empty database at once, both make its tables, and one fails: now they are there.
+            time.sleep(1.0)
+            found = _created(study, home, storage)
     except Exception as error:  # whatever a database and the way to it have
         reason = f"it cannot be used ({type(error).__name__}: {' '.join(str(error).split())[:300]})."
         raise BadInput(f"--storage {storage or home}", reason, "Check the URL, and that the server runs.") from error
-    known, begun = found.user_attrs.get(IDENTITY), found.get_trials(deepcopy=False)
+    begun = found.get_trials(deepcopy=False)  # read first: another worker says whose it is, and begins then
+    known = found.user_attrs.get(IDENTITY)
     if begun:
         found.sampler.reseed_rng()  # or a search would propose again what it proposed before it was interrupted
     if known is None and not begun:
@@ -61,6 +60,18 @@ def opened(study: Study, home: Path, storage: str | None) -> optuna.Study:
         way_out = "Give this one another name (in one folder they share equal runs), or another --folder and --storage."
         raise BadInput(f"--storage {storage or home}", reason, way_out)
     return found
+
+
+def _created(study: Study, home: Path, storage: str | None) -> optuna.Study:
+    grid = {name: factor.choices or [] for name, factor in study.factors.items()}
+    return optuna.create_study(
+        study_name=study.name,
+        storage=_storage(home, storage),
+        sampler=study.sampler or optuna.samplers.GridSampler(grid, seed=0),
+        pruner=study.pruner or optuna.pruners.NopPruner(),
+        directions=["maximize"] * len(study.objectives),
+        load_if_exists=True,
+    )
 
 
 def _storage(home: Path, url: str | None) -> optuna.storages.BaseStorage:

@@ -8,7 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_agents.study.design import Study
+from lit_agents.study.factors import level_text
 from lit_agents.study.trials import latest
+
+WIDE = 200  # columns of a log file, where rich would cut names down to fit 80
 
 
 def print_study(trials: optuna.Study, study: Study) -> None:
@@ -20,7 +23,8 @@ def print_study(trials: optuna.Study, study: Study) -> None:
         table.add_column(place, justify="right")
         table.add_column("95 %", justify="right")
     for trial in latest(trials):
-        setting = [str(trial.user_attrs.get("setting", {}).get(name, "")) for name in study.factors]
+        levels = trial.user_attrs.get("setting", {})
+        setting = [level_text(levels[name]) if name in levels else "" for name in study.factors]
         if trial.state != TrialState.COMPLETE:
             table.add_row(*setting, trial.state.name.lower())
             continue
@@ -29,6 +33,8 @@ def print_study(trials: optuna.Study, study: Study) -> None:
             cells += [f"{mean:.3f}", f"{low:.3f} - {high:.3f}"]
         table.add_row(*setting, *cells)
     console = Console()
+    if not console.is_terminal:
+        console.width = WIDE
     seeds = ", ".join(map(str, study.seeds))
     console.print(f"{study.name}: success, mean of seeds {seeds}; intervals over seeds and tasks", highlight=False)
     console.print(table)

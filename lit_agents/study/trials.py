@@ -28,6 +28,7 @@ def latest(trials: optuna.Study) -> list[FrozenTrial]:
 def write_trials(trials: optuna.Study, study: Study, home: Path) -> None:
     """``study.json`` in the study's folder."""
     rows = [_row(trial) for trial in latest(trials) if trial.state != TrialState.WAITING]
+    begun = len(rows)
     first = {row["label"]: row["number"] for row in reversed(rows) if row["state"] == TrialState.COMPLETE.name}
     rows = [
         row for row in rows if first.get(row["label"], row["number"]) == row["number"]
@@ -43,7 +44,7 @@ def write_trials(trials: optuna.Study, study: Study, home: Path) -> None:
         "budget": study.total,
         "paper": study.paper and asdict(study.paper),
         "order": order,
-        "open": max(0, (study.trials or len(order)) - len(rows)),
+        "open": max(0, (study.trials or len(order)) - begun),
         "trials": rows,
     }
     write_whole(home / TRIALS, json.dumps(content, indent=1) + "\n")

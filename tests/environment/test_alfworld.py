@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -57,6 +58,12 @@ def reference(path: str) -> Any:
     return env
 
 
+def out_of_reach(problem: str) -> str:
+    """The same problem, with a goal of a kind of thing that is not there."""
+    before, _, goal = problem.partition("(:goal")
+    return before + "(:goal" + re.sub(r"[A-Z]\w*Type", "MoonType", goal)
+
+
 def test_every_type_is_generated_labelled_and_won_by_its_walkthrough(folder: Path, tasks: list[Task]):
     world = AlfWorld(str(folder))
     assert {task.labels["type"] for task in tasks} == set(TYPES.values())
@@ -104,8 +111,11 @@ def test_the_planner_wins_from_wherever_one_is(tasks: list[Task], folder: Path):
         assert last.won and world.expert_action() is None
 
 
-def test_it_keeps_the_contract(folder: Path):
-    check_env(AlfWorld(str(folder), workers=2), "generated-pick")
+@pytest.mark.parametrize(("score", "expert"), [("win", "planner"), ("goal", "handcoded")])
+def test_it_keeps_the_contract(folder: Path, score, expert):
+    world = AlfWorld(str(folder), score=score, expert=expert, workers=2)
+    for task in world.tasks("generated-pick+heat+two+look", "train", 4):
+        assert check_env(world, task) == []
 
 
 def test_the_same_seed_makes_the_same_game_in_another_process(folder: Path, tmp_path: Path, tasks: list[Task]):
@@ -307,7 +317,9 @@ def test_games_that_cannot_be_played_are_failures_of_their_episode(folder: Path,
         "cannot be won": json.dumps(content | {"solvable": False}),
         "lacks pddl_problem": json.dumps({k: v for k, v in content.items() if k != "pddl_problem"}),
         "cannot be read": json.dumps(content)[:1000],
-        "": json.dumps(content | {"pddl_problem": content["pddl_problem"][:2000]}),
+        "its planning problem cannot be read": json.dumps(content | {"pddl_problem": content["pddl_problem"][:2000]}),
+        "nothing can reach its goal": json.dumps(content | {"pddl_problem": out_of_reach(content["pddl_problem"])}),
+        "something else where its texts": json.dumps(content | {"walkthrough": 3}),
     }
     broken = []
     for number, text in enumerate(damaged.values()):
@@ -315,12 +327,45 @@ def test_games_that_cannot_be_played_are_failures_of_their_episode(folder: Path,
         path.parent.mkdir()
         path.write_text(text)
         broken.append(replace(tasks[0], path=str(path), sha256=""))
-    with EnvPool(AlfWorld(str(folder)), 6) as pool:
+    last = len(broken)
+    with EnvPool(AlfWorld(str(folder)), last + 1) as pool:
         answers = pool.reset(dict(enumerate([*broken, tasks[0]])))
         for number, words in enumerate(damaged):
             answer = answers[number]
             assert isinstance(answer, Failure) and answer.stop is StopReason.ENVIRONMENT_CRASH and words in answer.error
-        assert not isinstance(answers[5], Failure) and not isinstance(pool.step({5: "look"})[5], Failure)
+        assert not isinstance(answers[last], Failure) and not isinstance(pool.step({last: "look"})[last], Failure)
+
+
+def test_a_stored_command_that_is_not_possible_is_not_said_for_ever(folder: Path, tmp_path: Path, tasks: list[Task]):
+    content = json.loads(Path(tasks[0].path).read_text())
+    content["walkthrough"].insert(1, "go to moon 1")
+    (tmp_path / GAME).write_text(json.dumps(content))
+    world = AlfWorld(str(folder))
+    world.reset(replace(tasks[0], path=str(tmp_path / GAME), sha256=""))
+    while (action := world.expert_action()) is not None:
+        assert action in world.admissible_actions()
+        last = world.step(action)
+    assert last.won
+
+
+def test_where_the_handcoded_expert_gives_up_the_planner_goes_on(folder: Path, tasks: list[Task], monkeypatch):
+    monkeypatch.setattr("lit_agents.environment.alfworld.handcoded_walkthrough", lambda game: game.start() and [])
+    world = AlfWorld(str(folder), expert="handcoded")
+    world.reset(tasks[0])
+    while (action := world.expert_action()) is not None:
+        last = world.step(action)
+    assert last.won
+
+
+def test_one_game_at_a_time_in_a_process(folder: Path, tasks: list[Task]):
+    one, other = AlfWorld(str(folder)), AlfWorld(str(folder))
+    one.reset(tasks[0])
+    action = one.admissible_actions()[0]
+    other.reset(tasks[1])
+    with pytest.raises(RuntimeError, match="another game was begun in this process"):
+        one.step(action)
+    one.reset(tasks[0])
+    assert one.step(action).valid
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,8 @@ def test_an_archive_that_is_cut_off_is_refused_and_nothing_is_lost(tmp_path: Pat
 def test_an_archive_without_games_is_refused(tmp_path: Path):
     with pytest.raises(BadInput, match=r"holds no game\.tw-pddl"):
         unpack([packed(tmp_path / "a.zip", {"readme": b"hello"})], tmp_path / "games")
+    with pytest.raises(BadInput, match="alone, and there is no game"):
+        unpack([packed(tmp_path / "b.zip", {f"train/{PICK}/{TRAJECTORY}": b"{}"})], tmp_path / "games")
     assert not (tmp_path / "games").exists()
 
 
@@ -134,12 +136,18 @@ def test_games_that_cannot_be_played_are_in_the_index_with_their_fault(tmp_path:
         f"train/{PICK}no/{GAME}": game("pen", solvable=False),
         f"train/{PICK}cut/{GAME}": game("pen")[:40],
         f"train/fry_something-Egg-None-Pan-3/t/{GAME}": game("pen"),
+        f"train/foo/t/{GAME}": game("pen"),
+        f"train/{PICK}null/{GAME}": game("pen", grammar=None),
+        f"train/{PICK}three/{GAME}": game("pen", walkthrough=3),
     }
     faults = {row.name: row.fault for row in unpack([packed(tmp_path / "a.zip", content)], tmp_path / "games")}
     assert faults[PICK] == ""
     for ending, words in {"old": "old format", "no": "cannot be won", "cut": "cannot be read"}.items():
         assert words in faults[PICK + ending]
-    assert "none of pick_and_place_simple" in faults["fry_something-Egg-None-Pan-3/t"]
+    for name in (f"{PICK}null", f"{PICK}three"):
+        assert "something else where its texts or its walkthrough should be" in faults[name]
+    for name in ("fry_something-Egg-None-Pan-3/t", "foo/t"):
+        assert "none of pick_and_place_simple" in faults[name]
 
 
 def test_an_index_that_is_damaged_is_named(tmp_path: Path):
@@ -217,6 +225,8 @@ def test_the_command_fetches_from_a_path_or_a_url(server: str, tmp_path: Path, c
         (["--source", "[http://127.0.0.1:9/a.zip]"], "it cannot be downloaded"),
         ([], "both are needed"),
         (["--spec", "generated-all"], "both are needed"),
+        (["--source", "/tmp"], "/tmp: it is a folder."),
+        (["--spec", "generated-pick", "--count", "1", "--folder", "/proc/version"], "cannot be a folder"),
     ],
 )
 def test_what_cannot_be_fetched_is_one_paragraph(arguments, words, tmp_path: Path, capsys, monkeypatch):
@@ -226,10 +236,15 @@ def test_what_cannot_be_fetched_is_one_paragraph(arguments, words, tmp_path: Pat
     assert words in error and error.count("\n") == 1
 
 
-def test_a_hash_is_of_one_archive(tmp_path: Path):
+def test_a_hash_is_of_one_archive(tmp_path: Path, monkeypatch):
     archive = packed(tmp_path / "a.zip", CONTENT)
     with pytest.raises(BadInput, match="there are several"):
         AlfWorld(str(tmp_path), [str(archive)] * 2, sha256="0").install()
     with pytest.raises(BadInput, match="its sha256 is"):
         AlfWorld(str(tmp_path), [str(archive)], sha256="0" * 64).install()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for named in ("./a.zip", "~/a.zip", f"{tmp_path}//a.zip"):  # it is the user's, however it is named
+        with pytest.raises(BadInput, match="its sha256 is"):
+            AlfWorld(str(tmp_path), named, sha256="0" * 64).install()
     assert archive.is_file() and not (tmp_path / "official").exists()

@@ -12,6 +12,7 @@ from lit_agents.environment.alfworld import AlfWorld
 from lit_agents.environment.alfworld_files import human_goals, read_index
 from lit_agents.environment.alfworld_progress import goal_in
 from lit_agents.environment.pool import EnvPool, Failure
+from lit_agents.errors import BadInput
 from lit_agents.types import Task
 from tests.shared_data import HOUSEHOLDS, shared_data
 
@@ -64,9 +65,12 @@ def test_our_splits_are_fixed_and_disjoint(folder: Path):
     assert Counter(t.labels["type"] for t in both) == {"heat": 459, "cool": 533}
     shown = world.tasks("official-heat+cool", "sft", 400)
     assert not {t.id for t in shown} & {t.id for t in both[:500]}
-    for name, count in (("valid_unseen", 134), ("valid_seen", 140)):
-        tasks = AlfWorld(str(folder), test_split=name).tasks("official-all", "test", count)
+    for source, name, count in (("official", "valid_unseen", 134), ("seen", "valid_seen", 140)):
+        tasks = world.tasks(f"{source}-all", "test", count)
         assert {t.labels["source"] for t in tasks} == {name} and len({t.id for t in tasks}) == count
+        assert [t.id for t in world.tasks(f"{source}-all", "train", 50)] == [t.id for t in train[:50]]
+        with pytest.raises(BadInput, match=f"has {count} games for test"):
+            world.tasks(f"{source}-all", "test", count + 1)  # and never tops up with generated ones
 
 
 def test_a_mixture_is_the_official_games_first_and_then_generated_ones(folder: Path):
@@ -99,9 +103,9 @@ def test_a_pool_plays_64_games_16_at_a_time_and_leaves_nothing_behind(folder: Pa
 @pytest.mark.timeout(1200)
 def test_the_stored_walkthrough_wins_every_validation_game_and_every_condition_of_its_goal(folder: Path):
     won = 0
-    for split, count in (("valid_unseen", 134), ("valid_seen", 140)):
-        world = AlfWorld(str(folder), test_split=split, score="goal")
-        for task in world.tasks("official-all", "test", count):
+    world = AlfWorld(str(folder), score="goal")
+    for source, count in (("official", 134), ("seen", 140)):
+        for task in world.tasks(f"{source}-all", "test", count):
             goal = goal_in(json.loads(Path(task.path).read_text())["pddl_problem"], task.path)
             assert bool(goal.lamp) == (task.labels["type"] == "look") and (goal.count == 2) == (
                 task.labels["type"] == "two"

@@ -8,7 +8,7 @@ import pytest
 
 from lit_agents.environment.textworld import TextWorld
 from lit_agents.environment.toy import CorridorWorld
-from lit_agents.tasks import environment_class, expert_wins, main
+from lit_agents.tasks import environment_class, main, wins
 
 
 def test_a_module_or_a_class_path_names_an_environment() -> None:
@@ -22,6 +22,15 @@ def test_the_set_is_summed_up(capsys: pytest.CaptureFixture[str]) -> None:
     first = capsys.readouterr().out
     assert "12 tasks of n5, split train" in first and "the expert won 10 of 10 played" in first
     assert main(arguments) == 0 and capsys.readouterr().out == first
+    assert main([*arguments, "--played", "12", "--turns", "1"]) == 0
+    world = CorridorWorld()
+    tasks = world.tasks("n5", "train", 12)
+    near = sum(task.rewards == 1 for task in tasks)  # cells to the door
+    assert f"the expert won {near} of 12 played, each in at most 1 turns" in capsys.readouterr().out
+    assert main([*arguments, "--played", "12", "--always", "left"]) == 0
+    to_the_left = sum(world.reset(task).observation == "Door: left." for task in tasks)
+    assert f"always saying 'left' won {to_the_left} of 12 played" in capsys.readouterr().out
+    assert 0 < near < 12 and 0 < to_the_left < 12
 
 
 def test_arguments_of_the_environment_are_flags(games_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,13 +57,13 @@ def test_refusals_are_one_paragraph(arguments: list[str], message: str, capsys: 
 def test_without_an_expert_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     world = CorridorWorld()
     monkeypatch.setattr("lit_agents.tasks.EnvPool", NoExpertPool)
-    assert expert_wins(world, world.tasks("n5", "train", 2)) is None
+    assert wins(world, world.tasks("n5", "train", 2)) is None
 
 
 class NoExpertPool:
     """Answers as a pool of worlds that have no expert."""
 
-    def __init__(self, *_: object) -> None: ...
+    def __init__(self, *_: object, **_limits: object) -> None: ...
 
     def __enter__(self) -> NoExpertPool:
         return self

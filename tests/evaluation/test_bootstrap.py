@@ -64,11 +64,26 @@ def test_rates_are_by_seed_and_task():
         interval(rates([{}]))
 
 
+def test_a_difference_on_a_handful_of_tasks_is_no_surer_than_their_number_allows():
+    none = [{f"t{i}": (0, 1) for i in range(64)}] * 2
+    four = [{**tally, **{f"t{i}": (1, 1) for i in range(4)}} for tally in none]
+    mean, low, high = difference(four, none)  # a sign-flip test has p = 2 / 2 ** 4 = .125
+    assert mean == 4 / 64 and high == pytest.approx(
+        0.150, abs=5e-4
+    )  # Wilson's of 4 of 64: .0246 to .1500; of 0: 0 to .0566
+    assert low == pytest.approx(0.0625 - (0.0379**2 + 0.0566**2) ** 0.5, abs=2e-4) and low < 0
+    mean, low, high = difference(
+        [{**tally, "t0": (1, 1)} for tally in none], [{**tally, "t1": (1, 1)} for tally in none]
+    )
+    half = ((1 / 64 - 0.0028) ** 2 + (0.0833 - 1 / 64) ** 2) ** 0.5  # of 1: .0028 to .0833
+    assert mean == 0 and (low, high) == (pytest.approx(-half, abs=1e-4), pytest.approx(half, abs=1e-4))
+
+
 def test_a_difference_is_paired():
     one = [{f"t{i}": (i % 2, 1) for i in range(40)}, {f"t{i}": (i % 2, 1) for i in range(40)}]
-    better = [{**tally, "t0": (1, 1), "t2": (1, 1)} for tally in one]
+    better = [{**tally, **{f"t{i}": (1, 1) for i in range(0, 12, 2)}} for tally in one]
     mean, low, high = difference(better, one)
-    assert mean == pytest.approx(2 / 40) and 0 <= low < mean < high < 0.15  # unpaired it would be +-.2
+    assert mean == pytest.approx(6 / 40) and 0 < low < mean < high < 0.28  # unpaired it would be +-.2
     none = wilson(0, 40)[1]  # of forty tasks nobody can say that no other one differs
     assert difference(one, one) == (0.0, -none, none)
     with pytest.raises(ValueError, match="cannot be paired"):

@@ -277,7 +277,7 @@ def test_a_run_of_smollm2_in_real_games_has_no_fault(tmp_path: Path, capsys, dty
         TextWorld(str(tmp_path / "games")).tasks("w2-o3-q4", split, count)
     args = ["--data.environment.init_args.folder", str(tmp_path / "games"), "--data.train_tasks", "2"]
     args += ["--data.validation_tasks", "1", "--data.test_tasks", "1", "--data.schedule.tasks", "2"]
-    args += ["--data.schedule.minibatches", "2", "--data.limits.turns", "3", "--sft.demonstrations", "4"]
+    args += ["--data.schedule.minibatches", "2", "--data.limits.turns", "4", "--sft.demonstrations", "4"]
     args += ["--sft.epochs", "1", "--sft.minibatches", "4", "--trainer.check_val_every_n_epoch", "1"]
     args += ["--trainer.max_epochs", "2", "--keep_weights", "1", "--run", str(tmp_path / "run")]
     args += ["--model.policy.init_args.dtype", dtype]

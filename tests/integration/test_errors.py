@@ -6,9 +6,11 @@ import errno
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.strategies import FSDPStrategy
 
 from lit_agents import evaluate as evaluate_command
 from lit_agents import fit as fit_command
@@ -127,6 +129,12 @@ def test_a_group_of_one_has_no_baseline(refused, algorithm):
 def test_settings_that_cannot_work_are_refused(refused, args, name):
     assert refused(*args).startswith(f"error: {name}")
     assert not Path("runs").exists()
+
+
+def test_strategies_that_split_the_weights_are_refused(refused, monkeypatch):
+    sharded = SimpleNamespace(strategy=FSDPStrategy(), world_size=8, precision="32-true")  # a real one needs a GPU
+    monkeypatch.setattr("lit_agents.cli.AgentCLI.trainer_for", lambda *_, **__: sharded)
+    assert refused().startswith("error: trainer.strategy: FSDPStrategy splits the weights")
 
 
 def test_dynamic_sampling_is_refused_where_no_groups_are_compared(refused):

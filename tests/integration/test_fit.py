@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.audit import main as audit_main
+from lit_agents.environment.toy import CorridorWorld
 from lit_agents.evaluation.result import Result
 from lit_agents.fit import fit, main
 from lit_agents.metrics_file import MetricsFile
@@ -37,6 +38,24 @@ def weights(run: str | Path, stage: str = "rl") -> dict[str, torch.Tensor]:
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_demonstrations_that_do_not_win_are_paid_for_and_not_imitated(toy, capfd):
+    world = [
+        "--data.environment",
+        "lit_agents.environment.toy.CorridorWorld",
+        "--data.tasks",
+        "n9",
+        "--data.limits.turns",
+        "3",
+    ]
+    fit(["--config", toy, *world, "--data.reward", "null", "--trainer.max_epochs", "0"])
+    lost = sum(task.rewards > 3 for task in CorridorWorld().tasks("n9", "sft", 16))  # cells to the door
+    ledger = json.loads(Path("runs/toy-1/ledger.json").read_text())
+    assert 0 < lost < 16 and (ledger["demonstrations"], ledger["demonstrations_lost"]) == (16, lost)
+    trained = [json.loads(line) for line in Path("runs/toy-1/trained.jsonl").read_text().splitlines()]
+    assert len([row for row in trained if row["iteration"] == 1]) == 16 - lost
+    assert f"sft: {lost} demonstrations did not win" in capfd.readouterr().out
 
 
 def test_a_run_leaves_everything_that_was_promised(toy, capfd):

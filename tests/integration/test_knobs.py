@@ -196,6 +196,8 @@ def flipped(old: bool) -> bool:
     return not old
 
 
+UNTAUGHT = (("sft", None),)  # at such limits no demonstration wins
+CUT = (("data.limits.context", 60), *UNTAUGHT)
 LONGER = (("data.tasks", "r4-w2"), ("data.limits.turns", 4), ("data.limits.context", 400))
 """Episodes that are longer than what is in sight."""
 CURT = (("data.evaluation.max_tokens", 3),)
@@ -214,8 +216,8 @@ KNOBS: dict[str, Knob] = {
     "data.schedule.micro_batch_tokens": Knob(
         to(160), lambda s: [step["nodes"] for step in s.own_steps], (("data.schedule.minibatches", 1),)
     ),
-    "data.limits.turns": Knob(to(1), lambda s: max(len(e["turns"]) for e in s.episodes)),
-    "data.limits.context": Knob(to(60), lambda s: [e["stop"] for e in s.episodes]),
+    "data.limits.turns": Knob(to(1), lambda s: max(len(e["turns"]) for e in s.episodes), UNTAUGHT),
+    "data.limits.context": Knob(to(60), lambda s: [e["stop"] for e in s.episodes], UNTAUGHT),
     "data.limits.concurrent": Knob(to(3), lambda s: [(step["sessions"], step["cache"]) for step in s.own_steps]),
     "data.limits.window.turns": Knob(to(2), lambda s: s.windows, LONGER),
     "data.limits.window.keep": Knob(to(0), lambda s: s.windows, LONGER),
@@ -248,7 +250,7 @@ KNOBS: dict[str, Knob] = {
     "model.value_clip": Knob(to(1e-4), lambda s: s.column("train/value_loss")),
     "model.value_coef": Knob(to(0.1), lambda s: s.trained),
     "model.share_trunk": Knob(flipped, lambda s: s.trained),
-    "model.bootstrap_truncated": Knob(flipped, lambda s: s.column("train/value_loss"), (("data.limits.context", 60),)),
+    "model.bootstrap_truncated": Knob(flipped, lambda s: s.column("train/value_loss"), CUT),
     "model.kl.reward": Knob(times(20), lambda s: s.trained),
     "model.kl.loss": Knob(times(200), lambda s: s.trained),
     "model.policy.gradient_checkpointing": Knob(flipped, lambda s: max(step["kept"] for step in s.own_steps)),
@@ -265,8 +267,8 @@ KNOBS: dict[str, Knob] = {
     "trainer.check_val_every_n_epoch": Knob(to(2), lambda s: s.column("validation/n")),
     "trainer.gradient_clip_val": Knob(to(0.01), lambda s: s.trained),
 }  # fmt: skip
-REFUSED = {("sft", "data.schedule.group_size")}
-"""A demonstration has no group."""
+REFUSED = {("sft", f"data.{name}") for name in ("schedule.group_size", "limits.turns", "limits.context")}
+"""A demonstration has no group, and has to win."""
 ELSEWHERE = {"trainer.devices", "data.limits.reset_timeout"}
 """Seen without a run: below, and in test_failures.py."""
 ELSEWHERE |= {
@@ -313,6 +315,9 @@ def base(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
 
 def run(content: dict[str, Any], along: tuple[tuple[str, Any], ...], folder: Path) -> Seen:
     for name, value in along:
+        if name == "sft":
+            content["sft"] = value
+            continue
         path = next(path for path, _ in leaves(content) if name_of(path) == name)
         put(content, path, value)
     for callback in content["trainer"]["callbacks"]:
@@ -322,12 +327,13 @@ def run(content: dict[str, Any], along: tuple[tuple[str, Any], ...], folder: Pat
     return Seen(folder, code)
 
 
-CASES = [
-    pytest.param(file, name, id=f"{file.relative_to(CONF)}-{name}", marks=[] if file in QUICK else [pytest.mark.slow])
-    for file in shipped()
-    for name in settings(file)
-    if name not in ELSEWHERE
-]
+def case(file: Path, name: str) -> Any:
+    """Those of one file share what it does as it is, and so a process."""
+    marks = [] if file in QUICK else [pytest.mark.slow, pytest.mark.parallel, pytest.mark.xdist_group(str(file))]
+    return pytest.param(file, name, id=f"{file.relative_to(CONF)}-{name}", marks=marks)
+
+
+CASES = [case(file, name) for file in shipped() for name in settings(file) if name not in ELSEWHERE]
 
 
 @pytest.mark.parametrize(("file", "name"), CASES)
@@ -348,7 +354,7 @@ def test_a_setting_changes_what_it_is_there_for(
     if name == "data.train_tasks" and before.supervised:
         content["data"]["schedule"]["tasks"] = int(new)
     after = run(content, knob.along, tmp_path)
-    if (file.stem, name) in REFUSED:  # a knob acts or raises, by its name
+    if (file.stem.rpartition("_")[2], name) in REFUSED:  # a knob acts or raises, by its name
         assert after.code == 2 and name.rpartition(".")[2] in capfd.readouterr().err
         return
     assert after.code == 0

@@ -59,6 +59,7 @@ def sweeps() -> list[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.parallel
 @pytest.mark.parametrize("path", sweeps(), ids=lambda path: path.stem)
 def test_every_setting_of_a_shipped_study_is_a_configuration(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

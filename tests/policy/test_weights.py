@@ -64,7 +64,7 @@ def test_the_hash_follows_the_content(tmp_path, own_cache):
 def test_the_hash_is_computed_once_per_content(tmp_path, own_cache, monkeypatch):
     folder = tiny_model_folder(tmp_path / "a")
     first = weights_hash(folder)
-    monkeypatch.setattr(weights, "_file_hash", lambda _: pytest.fail("hashed again"))
+    monkeypatch.setattr(weights, "hash_of", lambda _: pytest.fail("hashed again"))
     assert weights_hash(folder) == first
 
 

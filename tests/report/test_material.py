@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from lit_agents.errors import BadInput
+from lit_agents.report.__main__ import main
 from lit_agents.report.material import read
 from tests.report.folders import CONFIG, at, run, study
 
@@ -29,12 +31,16 @@ def test_runs_that_differ_in_their_seed_are_one_setting_and_others_are_named_by_
 
 def test_a_run_that_began_with_another_ones_supervised_stage_has_that_stage(tmp_path: Path):
     start = run(tmp_path / "start", {"base": NONE, "sft": ONE}, config={"trainer": {"max_epochs": 0}})
+    ledger = json.loads((start / "ledger.json").read_text())
+    ledger["seconds"]["test/sft"] = 7.0  # after the checkpoint, so the other run's ledger does not go on from it
+    (start / "ledger.json").write_text(json.dumps(ledger))
     checkpoint = start / "checkpoints" / "sft" / "last.ckpt"
     folder = run(tmp_path / "rl", {"base": ONE, "rl": TWO}, config={"start_from": str(checkpoint)})
     (material,) = read([folder])
     (setting,) = material.settings
     assert setting.stages == ["base", "sft", "rl"]
     assert [setting.records[0].result("test", stage).rate for stage in setting.stages] == [0.0, 0.5, 1.0]
+    assert setting.records[0].ledger["seconds"] == {"sft": 1.0, "rl": 10.0, "test/base": 3.0, "test/sft": 7.0}
 
 
 def test_a_run_whose_start_is_no_supervised_stage_or_is_gone_says_start(tmp_path: Path):
@@ -52,6 +58,13 @@ def test_a_start_that_was_not_tested_is_a_gap(tmp_path: Path):
     good = run(tmp_path / "good", {"base": ONE, "rl": TWO})
     (material,) = read([run(tmp_path / "rl", {"base": ONE, "rl": TWO}, seed=2, config=config), good])
     assert "start: it has not been tested after sft" in material.gaps[0] and len(material.settings) == 1
+
+
+def test_a_page_goes_into_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run(tmp_path / "r", {"base": NONE, "rl": ONE})
+    (tmp_path / "file").write_text("")
+    assert main([str(tmp_path / "r"), "--output", str(tmp_path / "file")]) == 2
+    assert "file cannot be a folder (File exists)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from lit_agents.errors import BadInput
 from lit_agents.reward.base import Reward
 from lit_agents.rollout.collector import Job
 from lit_agents.rollout.iteration import Iteration, Recruiter
+from lit_agents.rollout.ledger import Ledger
 from lit_agents.rollout.sampler import TaskSampler
 from lit_agents.rollout.schedule import Schedule
 from lit_agents.types import Episode, EpisodeGroup, StopReason, Task, Turn, TurnRewards
@@ -54,10 +56,11 @@ class Theatre:
 
 
 def recruiter(
-    theatre: Theatre, compares: bool = True, count: int = 12, rank: int = 0, ranks: int = 1, **plan
+    theatre: Theatre, compares: bool = True, count: int = 12, rank: int = 0, ranks: int = 1, demonstrated=False, **plan
 ) -> Recruiter:
     schedule = Schedule(**({"tasks": 4, "group_size": 3} | plan))
-    return Recruiter(TaskSampler(tasks(count), 5, schedule.tasks), schedule, theatre, Points(), compares, rank, ranks)
+    sampler = TaskSampler(tasks(count), 5, schedule.tasks)
+    return Recruiter(sampler, schedule, theatre, Points(), compares, rank, ranks, demonstrated)
 
 
 def by_member(job: Job) -> Episode:
@@ -74,6 +77,25 @@ def test_every_task_has_its_group_in_order_and_every_episode_its_reward():
     assert all(e.task == group.task for group in found.groups for e in group.episodes)
     assert found.group_numbers().tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert len(theatre.calls) == 1 and (found.failures, found.groups_dropped, found.groups_without_signal) == ((), 0, 0)
+
+
+def test_who_does_not_win_is_not_imitated_but_paid_for():
+    losers = {task.id for task in TaskSampler(tasks(12), 5, 4).take(0, 0)[1:3]}
+
+    def rule(job: Job) -> Episode:
+        played = worth(job, 1.0)
+        return played if job.task.id in losers else replace(played, stop=StopReason.WON)
+
+    found = recruiter(Theatre(rule), compares=False, demonstrated=True, group_size=1).recruit(0, 0)
+    assert len(found.groups) == 2 and not losers & {e.task.id for e in found.episodes} and len(found.rewards) == 2
+    assert {e.task.id for e in found.unused} == losers and found.groups_dropped == 2
+    ledger = Ledger()
+    ledger.charge(found.played, demonstrated=True)
+    assert (ledger.demonstrations, ledger.demonstrations_lost, ledger.turns) == (4, 2, 4)
+    everyone = recruiter(Theatre(rule), compares=False, group_size=1).recruit(0, 0)
+    assert len(everyone.groups) == 4 and not everyone.unused  # what a policy loses, it learns from
+    with pytest.raises(BadInput, match="of 4 demonstrations none was won"):
+        recruiter(Theatre(lambda job: worth(job, 1.0)), compares=False, demonstrated=True, group_size=1).recruit(0, 0)
 
 
 def test_random_numbers_belong_to_seed_iteration_task_member_and_attempt():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import optuna
@@ -9,12 +10,14 @@ import pytest
 
 from lit_agents.errors import BadInput
 from lit_agents.rollout.budget import Budget
-from lit_agents.study.design import Study
+from lit_agents.study.design import Study, Wandb
 from lit_agents.study.factors import Factor
 from lit_agents.study.overlay import Settings
 from lit_agents.study.pruning import _validations
+from lit_agents.study.room import Room
+from lit_agents.study.runs import Runs
 from lit_agents.study.supervised import shared_stage, stage_digest
-from lit_agents.tune import parsed
+from lit_agents.tune import main, parsed, resolve
 
 SPLIT = Factor(flag="budget.sft_share", values=[0.0, 0.5])
 RATE = Factor(flag="model.lr", low=1e-5, high=1e-3, log=True)
@@ -50,6 +53,39 @@ def test_a_shipped_study_of_textworld_has_another_scale(name: str, monkeypatch: 
             small["model"]["class_path"],
         )
         assert config.get("budget") == small.get("budget")
+
+
+@pytest.mark.parametrize(
+    "name", ["sft_rl_split", "algorithms", "complexity", "step_limit", "transfer", "reward_density"]
+)
+def test_the_paper_scale_is_one_that_eight_processes_can_run(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.chdir(SCALE.parents[1])
+    (tmp_path / "cpu.yaml").write_text("trainer: {accelerator: cpu, precision: 32-true}\n")
+    over = ["sweeps/scale/paper.yaml", f"{tmp_path}/cpu.yaml"]
+    given = ["--config", f"sweeps/{name}.yaml"]
+    if name == "sft_rl_split":
+        over.append("sweeps/scale/budget.yaml")
+        given += ["--factors.split.values", "[0, 0.016, 0.064, 0.256]", "--paper", "null"]  # as budget.yaml says
+    study, _ = parsed([*given, "--over", json.dumps(over)])
+    settings = list(study.combinations())
+    for setting in settings if name == "sft_rl_split" else settings[:: len(settings) - 1]:
+        found = Runs(tmp_path, resolve, Room(1)).resolved(study.configuration(setting, 1))
+        assert found.stages[-1] == "rl" and found.demonstrations % 8 == 0
+
+
+def test_an_objective_without_settings_is_a_test(base: str):
+    places = Settings({"elsewhere": {"home": None}})
+    with pytest.raises(BadInput, match="the sampler would choose settings by home"):
+        Study("s", [base], {"split": SPLIT}, places, objectives=["home"], sampler=TPE, trials=3)
+
+
+def test_runs_of_a_study_are_one_group_and_have_names_of_their_own(base: str):
+    study = Study("s", [base], {"n": Factor(flag="data.n", values=[1, 2])}, wandb=Wandb("project"))
+    loggers = [study.configuration({"n": n}, seed)["trainer"]["logger"]["init_args"] for n in (1, 2) for seed in (1, 2)]
+    assert {(each["project"], each["group"]) for each in loggers} == {("project", "s")}
+    assert len({each["name"] for each in loggers}) == 4
 
 
 def test_a_factor_that_another_one_overrules_is_refused(base: str):
@@ -205,3 +241,10 @@ def test_validations_are_placed_by_what_was_spent(tmp_path: Path):
     )
     found = _validations(tmp_path / "m.csv", Budget(1000, 0.6), 64)
     assert found == [(728.0, 0.25), (856.0, 0.5), (1000.0, 0.75)]  # 600 + 2 x 64; the last iteration is a part of one
+
+
+def test_a_folder_that_cannot_be_one_is_refused(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(SCALE.parents[1])
+    (tmp_path / "file").write_text("")
+    assert main(["--config", "sweeps/smoke.yaml", "--folder", f"{tmp_path}/file"]) == 2
+    assert "--folder" in (said := capsys.readouterr().err) and "cannot be a folder" in said

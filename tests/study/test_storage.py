@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import optuna
@@ -12,14 +14,19 @@ from lit_agents.study import storage
 from lit_agents.study.design import Study
 from lit_agents.study.factors import Factor
 from lit_agents.study.trials import latest
+from tests.study.postgres import postgres
 
 SPLIT = {"split": [0.0, 0.5]}
 
 
 @pytest.fixture
-def trials(tmp_path: Path) -> optuna.Study:
+def study(tmp_path: Path) -> Study:
     (tmp_path / "base.yaml").write_text("name: base\n")
-    study = Study("s", [str(tmp_path / "base.yaml")], {"split": Factor(flag="a", values=SPLIT["split"])})
+    return Study("s", [str(tmp_path / "base.yaml")], {"split": Factor(flag="a", values=SPLIT["split"])})
+
+
+@pytest.fixture
+def trials(study: Study, tmp_path: Path) -> optuna.Study:
     return storage.opened(study, tmp_path, None)
 
 
@@ -62,3 +69,27 @@ def test_a_setting_is_taken_by_the_earlier_of_two_that_are_at_it_or_have_done_it
     assert storage.is_taken(third, setting)
     trials.tell(second, state=TrialState.FAIL)
     assert not storage.is_taken(third, second.params)
+
+
+def begin(study: Study, urls: list[str], home: Path, together: Barrier) -> None:
+    for url in urls:
+        together.wait(60)
+        storage.opened(study, home, url).enqueue_trial({"split": 0.5})
+
+
+def test_workers_who_meet_an_empty_server_at_the_same_moment_all_get_the_study(study: Study, tmp_path: Path):
+    with postgres() as url:
+        import psycopg
+
+        urls = [url.removesuffix("postgres") + f"round{number}" for number in range(8)]
+        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as server:
+            for made in urls:
+                server.execute(f"CREATE DATABASE {made.rpartition('/')[2]}")  # type: ignore[arg-type]
+        forked = multiprocessing.get_context("fork")
+        together = forked.Barrier(4)
+        workers = [forked.Process(target=begin, args=(study, urls, tmp_path, together)) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert [worker.exitcode for worker in workers] == [0] * 4

@@ -57,12 +57,13 @@ def row_tasks(spec: str, folder: Path, split: str, count: int) -> list[Task]:
     """
     found = []
     _, _, named = spec.partition(":")
-    repositories = {repo.replace("/", "__") for repo in named.split("+") if repo}
+    repositories = {repo for repo in named.split("+") if repo}
     for path in folder.glob("*.json"):
-        if repositories and path.stem.rpartition("-")[0] not in repositories:
+        problem = Problem.load(path)
+        if repositories and problem.repo not in repositories:
             continue
         number = int(hashlib.sha256(path.stem.encode()).hexdigest(), 16)
-        held_out = Problem.load(path).labels.get(HELD_OUT) == "True"
+        held_out = problem.labels.get(HELD_OUT) == "True"
         if ("test" if held_out else ROW_SPLITS[number % 10]) == split:
             found.append((number, path))
     if len(found) < count:
@@ -81,4 +82,4 @@ def _of_package(release: Package, spec: str, split: str, each: int, factory: Fac
 
 def _task(spec: str, split: str, path: Path, problem: Problem) -> Task:
     labels = {name: value for name, value in problem.labels.items() if spec.startswith("rows") or name in LABELS}
-    return Task(spec, problem.id, split, str(path), hashlib.sha256(path.read_bytes()).hexdigest(), labels=labels)
+    return Task(spec, problem.id, split, str(path), problem.digest(), labels=labels)

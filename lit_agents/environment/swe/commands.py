@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from lit_agents.environment.swe.sandbox.base import Completed
+from lit_agents.environment.swe.sandbox.terms import Completed
 
 TOOLS = Path(__file__).parent / "tools"
 FENCED = re.compile(r"```[ \t]*(?:bash|sh|shell)?[ \t]*\n(.*?)\n?```", re.DOTALL)
@@ -31,7 +31,7 @@ def parsed(action: str) -> tuple[str, str]:
     for call in CALLED.findall(action):
         try:
             blocks.append(str(json.loads(call)["arguments"]["command"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return "", "The tool call has no arguments with a command."
     if len(blocks) > 1:
         return "", f"Give one command, not {len(blocks)}."

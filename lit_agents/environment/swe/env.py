@@ -10,7 +10,6 @@ import json
 import os
 import re
 import tarfile
-import time
 from collections.abc import Mapping
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,16 +19,16 @@ from lit_agents.environment.swe.catalogue import SPLITS, generated_tasks, row_ta
 from lit_agents.environment.swe.commands import GRAMMAR, PRELUDE, SUBMIT, TOOLS, observed, parsed
 from lit_agents.environment.swe.expert import next_action
 from lit_agents.environment.swe.factory import NEEDS, Factory
-from lit_agents.environment.swe.grading import does_something, grade, graded
+from lit_agents.environment.swe.grading import does_something, graded, judged
 from lit_agents.environment.swe.packages import Package
 from lit_agents.environment.swe.problem import Problem, Requirements
 from lit_agents.environment.swe.release import PACKAGES
 from lit_agents.environment.swe.repositories import IMAGE
 from lit_agents.environment.swe.rows import IMAGES, read_rows
 from lit_agents.environment.swe.runtimes import runtime
-from lit_agents.environment.swe.sandbox.base import Runtime, Sandbox, TooLarge
+from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.sandbox.choice import working
-from lit_agents.environment.swe.slots import Slots
+from lit_agents.environment.swe.sandbox.terms import Runtime, TooLarge
 from lit_agents.environment.swe.tree import File, Tree, changed, changes, packed, unpacked
 from lit_agents.environment.swe.verify import verify_all
 from lit_agents.environment.swe.written_tests import FOLDER, TestWriter, written_passed
@@ -67,10 +66,8 @@ class SweGym(TextEnvironment):
         written_tests: who writes more tests, whose share that passes is the signal ``written_passed``; nobody by default.
         observation: characters that are shown of what a command prints.
         command_timeout: seconds that a command has.
-        episode_seconds: after so many the episode is truncated.
+        episode_seconds: when its commands have run for so many, an episode is truncated; what it waits is not counted.
         workers: how many candidates are tried at once; by default one per core.
-        at_once: how many commands run at once on this machine, however many episodes there are; by default one per core. The
-            others wait, and waiting takes nothing of the time they have.
     """
 
     def __init__(
@@ -88,7 +85,6 @@ class SweGym(TextEnvironment):
         command_timeout: float = 30.0,
         episode_seconds: float = 1800.0,
         workers: int | None = None,
-        at_once: int | None = None,
     ) -> None:
         if not 0 <= help_level <= 4:
             raise BadInput("help_level", f"it is {help_level}.", "Choose one of 0 to 4.")
@@ -97,7 +93,7 @@ class SweGym(TextEnvironment):
         if twice := sorted({text for text in named if named.count(text) > 1}):
             raise BadInput("packages", f"{twice[0]} is named twice.", "A package serves one split.")
         self._generate, self._help, self._workers = generate, help_level, workers or os.cpu_count() or 1
-        self._rows, self._images, self._slots = [rows] if isinstance(rows, str) else rows or [], images, Slots(at_once)
+        self._rows, self._images = [rows] if isinstance(rows, str) else rows or [], images
         self._writer, self._sources = written_tests, sources or {"*": [IMAGE, "https://github.com/{repo}.git"]}
         self._observation, self._timeout, self._seconds = observation, command_timeout, episode_seconds
         self._sandbox: Sandbox | None = None
@@ -147,7 +143,7 @@ class SweGym(TextEnvironment):
             self._playing = _Playing(path, problem, before, packed(before))
         playing = self._playing
         self._opened(playing.problem.requirements, playing.before).reset(playing.archive)
-        playing.last, playing.since = "", time.monotonic()
+        playing.last, playing.spent = "", 0.0
         statements = playing.problem.statements
         return Start(PROMPT + statements[min(self._help, len(statements) - 1)])
 
@@ -160,9 +156,9 @@ class SweGym(TextEnvironment):
             return Transition(wrong, 0.0, valid=False)
         if command == SUBMIT:
             return self._submitted(playing, sandbox)
-        with self._slots.one():
-            done = sandbox.run(command, self._timeout, cap=4 * self._observation)
-        late = time.monotonic() - playing.since > self._seconds
+        done = sandbox.run(command, self._timeout, cap=4 * self._observation)
+        playing.spent += done.seconds
+        late = playing.spent > self._seconds
         shown = observed(done, self._observation, self._timeout)
         return Transition(shown, 0.0, truncated=late, valid=done.code not in (126, 127))
 
@@ -186,7 +182,7 @@ class SweGym(TextEnvironment):
             "prompt": hashlib.sha256((PROMPT + PRELUDE).encode()).hexdigest()[:16],
             "help_level": str(self._help),
             "observation": f"{self._observation} characters",
-            "seconds": f"{self._timeout:g} of a command, {self._seconds:g} of an episode",
+            "seconds": f"{self._timeout:g} of a command, {self._seconds:g} of all commands",
             "written_tests": type(self._writer).__name__ if self._writer else "",
             "sandbox": type(self._chosen).__name__,
         }
@@ -201,8 +197,7 @@ class SweGym(TextEnvironment):
             signals = {**nothing, "passed_before": good / (good + bad), "tests_ended": False}
             return Transition(f"It cannot be read: {error}", 0.0, terminated=True, lost=True, signals=signals)
         counted = graded(change, playing.before, problem.tests)
-        with self._slots.one():
-            found = grade(problem, playing.before, counted, sandbox)
+        found = judged(problem, playing.before, counted, sandbox)
         signals = {
             "resolved": found.resolved,
             "passed": found.passed,
@@ -215,8 +210,7 @@ class SweGym(TextEnvironment):
         if written := self._written(playing, sandbox):
             kept = {path: file for path, file in counted.items() if not path.startswith(f"{FOLDER}/")}
             sandbox.reset(packed(changed(playing.before, kept)))
-            with self._slots.one():
-                signals["written_passed"] = written_passed(written, sandbox)
+            signals["written_passed"] = written_passed(written, sandbox)
         said = "All tests pass." if found.resolved else "Some tests fail."
         score, lost = float(found.resolved), not found.resolved
         return Transition(said, score, terminated=True, won=found.resolved, lost=lost, signals=signals)
@@ -231,14 +225,17 @@ class SweGym(TextEnvironment):
         )
         if not path.is_file():
             path.parent.mkdir(exist_ok=True)
-            with self._slots.one():
-                files = self._writer.write(playing.problem, playing.before, sandbox)
+            files = self._writer.write(playing.problem, playing.before, sandbox)
             write_whole(path, json.dumps(files))
         return dict(json.loads(path.read_text(encoding="utf-8")))
 
     @cached_property
     def _chosen(self) -> Sandbox:
         """Looked for once: a run whose engine goes away fails, and is not continued in a sandbox of another kind."""
+        if self._given and (trouble := self._given.trouble()):
+            raise BadInput(
+                "sandbox", f"the {type(self._given).__name__} does not work here: {trouble}", "Name another one."
+            )
         return self._given or working()
 
     def _opened(self, needs: Requirements, tree: Tree) -> Sandbox:
@@ -282,4 +279,4 @@ class _Playing:
 
     def __init__(self, path: Path, problem: Problem, before: dict[str, File], archive: bytes) -> None:
         self.path, self.problem, self.before, self.archive = path, problem, before, archive
-        self.last, self.since = "", 0.0
+        self.last, self.spent = "", 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import shlex
 from difflib import SequenceMatcher
 from pathlib import PurePosixPath
@@ -37,6 +38,8 @@ def next_action(now: Tree, goal: Change, last: str) -> str:
         if old == new:
             return f"chmod {'+' if wanted.executable else '-'}x {path}"
         if old.splitlines() == new.splitlines():
+            if old.rstrip("\n") != new.rstrip("\n"):  # it is how lines end that differs, which ``edit`` does not write
+                return f"base64 -d > {shlex.quote(path)} <<< {base64.b64encode(wanted.data).decode()}"
             return f"truncate -s -1 {path}" if len(old) > len(new) else f"echo >> {path}"
         first, last_line, lines = _hunk(old.splitlines(), new.splitlines(), path.endswith(".py"))
         look = f"view {path} {_around(old, first)}"

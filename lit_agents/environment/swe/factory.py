@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,8 +25,9 @@ from lit_agents.environment.swe.bugs import Site, is_bug, sites
 from lit_agents.environment.swe.difficulty import difficulty, is_small
 from lit_agents.environment.swe.packages import Package, code, source_of
 from lit_agents.environment.swe.problem import Problem, Requirements, load_tree, save_tree
-from lit_agents.environment.swe.results import PYTEST, run_tests, steady
+from lit_agents.environment.swe.results import PYTEST, files_of, run_tests, steady
 from lit_agents.environment.swe.sandbox.base import Sandbox
+from lit_agents.environment.swe.sandbox.terms import SandboxError
 from lit_agents.environment.swe.statement import statements
 from lit_agents.environment.swe.tree import File, Tree, changed, packed
 from lit_agents.errors import BadInput
@@ -99,12 +101,18 @@ class Factory:
             if len(kept) < count and _dropped_last(tried) < MOST_DROPPED:
                 wanted = f"{count - len(kept)} tasks from {package.title}"
                 print(
-                    f"Making {wanted} (its tests run for every bug that is tried; once).", file=sys.stderr, flush=True
+                    f"Making {wanted} (its tests run for every bug; what is made is kept).",
+                    file=sys.stderr,
+                    flush=True,
                 )
-                clean = self._clean(package, home)
-                tree = load_tree(self.trees, clean.tree)
-                rest = islice(candidates(package, tree, small), len(tried), None)
-                kept += self._more(package, clean, tree, rest, log, count - len(kept), _dropped_last(tried))
+                try:
+                    clean = self._clean(package, home)
+                    tree = load_tree(self.trees, clean.tree)
+                    rest = islice(candidates(package, tree, small), len(tried), None)
+                    kept += self._more(package, clean, tree, rest, log, count - len(kept), _dropped_last(tried))
+                except SandboxError as error:
+                    reason = f"the sandbox of its tests broke ({error})."
+                    raise BadInput(package.title, reason, "Try again: what was made is kept.") from error
         return kept[:count]
 
     def _clean(self, package: Package, home: Path) -> Clean:
@@ -119,11 +127,11 @@ class Factory:
             for _ in range(2):
                 sandbox.reset(packed(tree))
                 runs.append(run_tests(sandbox, COMMAND, 600.0))
-        passed = steady(runs[0].passed, runs[1].passed)
+        passed = steady(runs[0].passed & runs[1].passed, runs[0].passed, runs[1].passed)
         if not passed:
             said = runs[0].done.output.decode(errors="replace").strip()[-300:]
             raise BadInput(package.title, f"none of its tests passes as it is: {said}", "Choose another package.")
-        clean = Clean(save_tree(self.trees, tree), tuple(sorted(passed)), runs[1].seconds)
+        clean = Clean(save_tree(self.trees, tree), tuple(sorted(passed)), runs[1].done.seconds)
         write_whole(path, json.dumps(vars(clean), indent=1) + "\n")
         return clean
 
@@ -200,16 +208,10 @@ def _tried_out(package: Package, clean: Clean, tree: Tree, candidate: Candidate,
     if not is_bug(before, after):
         return "the program is the same, or none"
     start = {path: File(after.encode(), tree[path].executable)}
-    sandbox.reset(packed(changed(tree, start)))
-    ran = run_tests(sandbox, COMMAND, max(LEAST, PATIENCE * clean.seconds))
-    if ran.done.timed_out:
-        return "the tests do not end"
-    failing = sorted(set(clean.passed) - ran.passed)
-    passing = sorted(set(clean.passed) & ran.passed)
-    if not failing:
-        return "no test fails"
-    if not passing:
-        return "every test fails"
+    found = _outcome(clean, packed(changed(tree, start)), sandbox)
+    if isinstance(found, str):
+        return found
+    failing, passing = found
     return Problem(
         id=f"{package.title}-{candidate.number:05d}",
         repo=package.title,
@@ -225,6 +227,31 @@ def _tried_out(package: Package, clean: Clean, tree: Tree, candidate: Candidate,
         requirements=NEEDS,
         labels={"package": package.name, **difficulty(path, before, site, failing, tree)},
     )
+
+
+def _outcome(clean: Clean, archive: bytes, sandbox: Sandbox) -> tuple[list[str], list[str]] | str:
+    """Tests that fail with a bug, and those that still pass; or why it makes no task.
+
+    Those that fail are run again with all that is in their files: with a bug, some come out as chance will have it.
+    """
+    patience, tests = max(LEAST, PATIENCE * clean.seconds), frozenset(clean.passed)
+    sandbox.reset(archive)
+    first = run_tests(sandbox, COMMAND, patience)
+    if first.done.timed_out:
+        return "the tests do not end"
+    if tests <= first.passed:
+        return "no test fails"
+    if not tests & first.passed:
+        return "every test fails"
+    files = files_of(tests - first.passed)
+    sandbox.reset(archive)
+    second = run_tests(sandbox, f"{COMMAND} {shlex.join(files)}", patience)
+    if second.done.timed_out:
+        return "the tests do not end"
+    elsewhere = frozenset(test for test in first.passed if test.partition("::")[0] not in files)
+    certain = steady(tests, first.passed, second.passed | elsewhere)
+    failing, passing = sorted(certain - first.passed), sorted(certain & first.passed)
+    return (failing, passing) if failing and passing else "no test fails every time"
 
 
 def _tried(path: Path) -> list[dict[str, object]]:

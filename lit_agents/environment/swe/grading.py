@@ -12,6 +12,7 @@ from lit_agents.environment.swe.packages import is_test
 from lit_agents.environment.swe.problem import Problem
 from lit_agents.environment.swe.results import run_tests, share
 from lit_agents.environment.swe.sandbox.base import Sandbox
+from lit_agents.environment.swe.sandbox.terms import SandboxError
 from lit_agents.environment.swe.syntax import parsed
 from lit_agents.environment.swe.tree import Change, Tree, changed, packed
 
@@ -66,6 +67,22 @@ def grade(problem: Problem, before: Tree, change: Change, sandbox: Sandbox) -> G
     return Grade(passed, share(ran.passed, problem.fail_to_pass), kept, passed == 1.0, not ran.done.timed_out)
 
 
+def judged(problem: Problem, before: Tree, change: Change, sandbox: Sandbox) -> Grade:
+    """`grade`; what keeps the tests from being started at all has repaired nothing.
+
+    Nobody is believed at once: it has to fail twice, while the repository as it was found can be tested.
+
+    Raises:
+        SandboxError: that cannot be tested either.
+    """
+    for _ in range(2):
+        try:
+            return grade(problem, before, change, sandbox)
+        except SandboxError:
+            grade(problem, before, {}, sandbox)
+    return Grade(0.0, 0.0, 0.0, resolved=False, ended=False)
+
+
 def graded(change: Change, before: Tree, tests: Change) -> Change:
     """What of a change counts: neither what steers its own test nor what stands where a folder of the repository should be."""
     folders = {str(parent) for path in (*before, *tests) for parent in PurePosixPath(path).parents}
@@ -89,7 +106,7 @@ def does_something(change: Change, before: Tree) -> bool:
 def _shape(text: str) -> str:
     try:
         return ast.dump(parsed(text))
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return text
 
 

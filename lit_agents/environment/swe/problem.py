@@ -49,6 +49,7 @@ class Problem:
         tests: what is different in the tests that grade it; empty if they are those of the agent's copy.
         command: how the tests are run, with a place for ``{plugin}``.
         seconds: what that took when all was well.
+        made_of: hash of the row it was made of; empty for a generated one.
     """
 
     id: str
@@ -64,13 +65,23 @@ class Problem:
     seconds: float
     requirements: Requirements = field(default_factory=Requirements)
     labels: Mapping[str, str] = field(default_factory=dict)
+    made_of: str = ""
 
     def save(self, path: Path) -> None:
         """Whole or not at all."""
+        write_whole(path, json.dumps(self._fields(), indent=1, sort_keys=True) + "\n")
+
+    def digest(self) -> str:
+        """The same wherever the same task is made: without how fast the machine was."""
+        fields = self._fields()
+        del fields["seconds"]
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    def _fields(self) -> dict[str, Any]:
         fields: dict[str, Any] = asdict(self)
         for name in ("start", "fix", "tests"):
             fields[name] = {path: _written(file) for path, file in getattr(self, name).items()}
-        write_whole(path, json.dumps(fields, indent=1, sort_keys=True) + "\n")
+        return fields
 
     @staticmethod
     def load(path: Path) -> Problem:

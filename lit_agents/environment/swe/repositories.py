@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from lit_agents.environment.swe.packages import Package, source_of
-from lit_agents.environment.swe.sandbox.base import SandboxError
+from lit_agents.environment.swe.sandbox.terms import SandboxError
 from lit_agents.environment.swe.tree import (
     Change,
     File,

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lit_agents.environment.swe.sandbox.base import Completed, Sandbox, SandboxError
+from lit_agents.environment.swe.sandbox.base import Sandbox
+from lit_agents.environment.swe.sandbox.terms import Completed, SandboxError
 
 PYTEST = "pytest {plugin} -q --tb=no --rootdir=. -p no:cacheprovider"
 """How tests are run, with the repository's own settings."""
@@ -63,12 +63,10 @@ class Ran:
     Attributes:
         verdicts: test id -> ``passed`` (an expected failure, too), ``failed`` (an error, too) or ``skipped``.
         done: how the command ended.
-        seconds: that it took.
     """
 
     verdicts: Mapping[str, str]
     done: Completed
-    seconds: float
 
     @property
     def passed(self) -> frozenset[str]:
@@ -85,14 +83,19 @@ def cut(test: str) -> str:
     return test.split(" ", 1)[0]
 
 
-def steady(first: frozenset[str], second: frozenset[str]) -> frozenset[str]:
-    """Tests that passed in two runs of the same code, and whose parametrized brothers did too.
+def steady(tests: Iterable[str], first: frozenset[str], second: frozenset[str]) -> frozenset[str]:
+    """Those that passed in both of two runs of the same code, or in neither, and whose parametrized brothers did so too.
 
-    Where a test has its number in a set as a name (isodate's have), and the set is ordered by addresses, some names are
-    the same in two runs by chance.
+    Some tests draw lots. And where one has its number in a set as a name (isodate's have), and the set is ordered by
+    addresses, some names are the same in two runs by chance.
     """
     unsteady = {test.partition("[")[0] for test in first ^ second}
-    return frozenset(test for test in first & second if test.partition("[")[0] not in unsteady)
+    return frozenset(test for test in tests if test.partition("[")[0] not in unsteady)
+
+
+def files_of(tests: Iterable[str]) -> list[str]:
+    """The files that tests are in."""
+    return sorted({test.partition("::")[0] for test in tests})
 
 
 def run_tests(sandbox: Sandbox, command: str, timeout: float) -> Ran:
@@ -102,9 +105,7 @@ def run_tests(sandbox: Sandbox, command: str, timeout: float) -> Ran:
         command: shell; ``{plugin}`` stands for the arguments that load the plugin.
         timeout: seconds; no test has a verdict if they do not suffice.
     """
-    start = time.monotonic()
-    verdicts, done = reported(sandbox, command, timeout, PLUGIN)
-    return Ran(verdicts, done, time.monotonic() - start)
+    return Ran(*reported(sandbox, command, timeout, PLUGIN))
 
 
 def reported(sandbox: Sandbox, command: str, timeout: float, plugin: str) -> tuple[dict[str, Any], Completed]:

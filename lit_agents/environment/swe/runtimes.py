@@ -15,11 +15,13 @@ from pathlib import Path
 from filelock import FileLock
 
 from lit_agents.environment.swe.problem import Requirements
-from lit_agents.environment.swe.sandbox.base import Runtime
+from lit_agents.environment.swe.sandbox.terms import Runtime
 from lit_agents.environment.swe.tree import Tree, write_folder
 from lit_agents.errors import BadInput
 
-VARIABLES = {"PYTHONPATH": "{work}:{work}/src", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+QUIET_PYTHON = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERSITE": "1"}
+"""The home folder is the work folder: what an agent puts below it would come before what is installed."""
+VARIABLES = {"PYTHONPATH": "{work}:{work}/src", **QUIET_PYTHON, "PYTHONHASHSEED": "0"}
 _QUIET = {"SETUPTOOLS_SCM_PRETEND_VERSION": "0", "PBR_VERSION": "0"}
 """There is no history from which a version could be told."""
 ACTIVATE = ". /opt/miniconda3/bin/activate testbed"
@@ -38,9 +40,7 @@ def runtime(needs: Requirements, folder: Path, images: bool, tree: Tree) -> Runt
         BadInput: there is neither an image nor a virtual environment that can be made.
     """
     if images and needs.image:
-        return Runtime(
-            image=needs.image, prelude=ACTIVATE, variables={"PYTHONDONTWRITEBYTECODE": "1", **needs.variables}
-        )
+        return Runtime(image=needs.image, prelude=ACTIVATE, variables={**QUIET_PYTHON, **needs.variables})
     venv = virtual_environment(needs, folder, tree)
     prefix = _prefix(venv)
     variables = {**VARIABLES, "VIRTUAL_ENV": str(venv), **needs.variables}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lit_agents.environment.swe.bugs import KINDS
+from lit_agents.environment.swe.operators import KINDS
 
 SHOWN_TESTS = 5
 

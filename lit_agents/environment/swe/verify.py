@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lit_agents.environment.swe.grading import graded
 from lit_agents.environment.swe.packages import is_test
 from lit_agents.environment.swe.problem import HELD_OUT, Problem, Requirements, save_tree
 from lit_agents.environment.swe.repositories import patched, repository
-from lit_agents.environment.swe.results import cut, run_tests
+from lit_agents.environment.swe.results import Ran, cut, run_tests, steady
 from lit_agents.environment.swe.rows import Row
-from lit_agents.environment.swe.sandbox.base import Runtime, Sandbox, SandboxError
+from lit_agents.environment.swe.sandbox.base import Sandbox
+from lit_agents.environment.swe.sandbox.terms import Runtime, SandboxError
 from lit_agents.environment.swe.specs import spec_of
 from lit_agents.environment.swe.tree import Tree, changed, packed
 from lit_agents.errors import BadInput
+from lit_agents.whole_files import write_whole
 
 LONGEST = 1800.0
 """Seconds that one run of a row's test files may take."""
@@ -57,20 +62,19 @@ def verified(
     command = _command(spec.test, row)
     try:
         sandbox.open(runtime(needs, tree))
-        sandbox.reset(packed(changed(begun, tests)))
-        before = run_tests(sandbox, command, LONGEST)
-        sandbox.reset(packed(changed(changed(begun, graded(fix, begun, tests)), tests)))  # as an agent's would be
-        after = run_tests(sandbox, command, LONGEST)
+        before = _twice(sandbox, packed(changed(begun, tests)), command)
+        repaired = changed(changed(begun, graded(fix, begun, tests)), tests)  # as an agent's would be
+        after = _twice(sandbox, packed(repaired), command)
     except SandboxError as error:
         raise BadInput(row.instance_id, f"its sandbox broke ({error}).", "Try again.") from error
     wanted = sorted(set(map(cut, row.fail_to_pass)))
-    flipped = [test for test in wanted if test in after.passed and test not in before.passed]
+    flipped = [test for test in wanted if test in after.always and test not in before.ever]
     if flipped != wanted or not wanted:
-        said = after.done.output.decode(errors="replace").strip().splitlines()
+        said = after.last.done.output.decode(errors="replace").strip().splitlines()
         last = TOOK.sub("", said[-1])[:150] if said else ""
         reason = f"{len(flipped)} of {len(wanted)} tests fail without the fix and pass with it ({last})."
         raise BadInput(row.instance_id, reason, "Leave it out, or use its image.")
-    kept = sorted(set(map(cut, row.pass_to_pass)) & before.passed & after.passed)
+    kept = sorted(set(map(cut, row.pass_to_pass)) & before.always & after.always)
     return Problem(
         id=row.instance_id,
         repo=row.repo,
@@ -82,10 +86,39 @@ def verified(
         fail_to_pass=tuple(wanted),
         pass_to_pass=tuple(kept),
         command=command,
-        seconds=after.seconds,
+        seconds=after.last.done.seconds,
         requirements=needs,
         labels={"repo": row.repo, "files": str(len(fix)), "failing": str(len(wanted)), HELD_OUT: str(row.held_out)},
+        made_of=_digest(row),
     )
+
+
+@dataclass(frozen=True)
+class _Twice:
+    """Two runs of the same tests on the same code: a test that draws lots proves nothing.
+
+    Attributes:
+        always: what passed in both.
+        ever: what passed in either.
+    """
+
+    always: frozenset[str]
+    ever: frozenset[str]
+    last: Ran
+
+
+def _twice(sandbox: Sandbox, archive: bytes, command: str) -> _Twice:
+    runs = []
+    for _ in range(2):
+        sandbox.reset(archive)
+        runs.append(run_tests(sandbox, command, LONGEST))
+    first, second = (run.passed for run in runs)
+    return _Twice(steady(first & second, first, second), first | second, runs[1])
+
+
+def _digest(row: Row) -> str:
+    """Of all that a row says; what set it was found in is not of the row."""
+    return hashlib.sha256(json.dumps(asdict(row) | {"held_out": False}, sort_keys=True).encode()).hexdigest()
 
 
 def verify_all(
@@ -97,20 +130,37 @@ def verify_all(
 ) -> dict[str, str]:
     """By row, why it cannot be used here; empty if it can. See `verified` for the arguments.
 
-    Those that can are remembered; the others are tried again the next time, since the network or a sandbox may have been why.
+    Those that can are remembered while the row says the same; the others are tried again the next time, since the network or a
+    sandbox may have been why. What has once been in a set for tests stays held out, whatever other set has it, too.
     """
     home = folder / "rows"
     home.mkdir(parents=True, exist_ok=True)
-    verdicts: dict[str, str] = {}
+    verdicts, held_out = dict[str, str](), _held_out(home, rows)
     for row in rows:
         path = home / f"{row.instance_id}.json"
         verdicts[row.instance_id] = ""
-        if not path.is_file():
-            try:
-                verified(row, folder, sources, sandbox, runtime).save(path)
-            except BadInput as error:
-                verdicts[row.instance_id] = f"{error.where}: {error.reason}"
+        known = Problem.load(path) if path.is_file() else None
+        found = known if known and known.made_of == _digest(row) else None
+        try:
+            found = found or verified(row, folder, sources, sandbox, runtime)
+        except BadInput as error:
+            verdicts[row.instance_id] = f"{error.where}: {error.reason}"
+            path.unlink(missing_ok=True)
+            continue
+        found = replace(found, labels={**found.labels, HELD_OUT: str(row.instance_id in held_out)})
+        if found != known:
+            found.save(path)
     return verdicts
+
+
+def _held_out(home: Path, rows: Sequence[Row]) -> set[str]:
+    """Names of all rows that a set for tests has ever had, whether they could be used or not."""
+    path = home / "held_out.txt"
+    known = set(path.read_text(encoding="utf-8").split()) if path.is_file() else set[str]()
+    found = known | {row.instance_id for row in rows if row.held_out}
+    if found != known:
+        write_whole(path, "".join(f"{name}\n" for name in sorted(found)))
+    return found
 
 
 def _command(test: str, row: Row) -> str:

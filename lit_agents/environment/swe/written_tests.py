@@ -6,12 +6,14 @@ They are run on ``submit`` beside the tests that count, and decide nothing: thei
 from __future__ import annotations
 
 import ast
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from lit_agents.environment.swe.problem import Problem
 from lit_agents.environment.swe.results import PYTEST, reported, run_tests, share
 from lit_agents.environment.swe.sandbox.base import Sandbox
+from lit_agents.environment.swe.sandbox.terms import SandboxError
 from lit_agents.environment.swe.syntax import parsed
 from lit_agents.environment.swe.tree import File, Tree, changed, packed
 
@@ -46,7 +48,7 @@ def watch(frame, event, result):
     code = frame.f_code
     if event == "call" or event == "return":
         key = next((key for key in wanted if code.co_name == key[1] and code.co_filename.endswith("/" + key[0])), None)
-        if key is None or len(calls.get(key[1], ())) >= most:
+        if key is None or len(calls.get("::".join(key), ())) >= most:
             return
         try:
             if event == "call":
@@ -54,7 +56,7 @@ def watch(frame, event, result):
             elif id(frame) in under_way:
                 words = under_way.pop(id(frame))
                 if result is not None:  # which is also what is said where an exception is raised
-                    calls.setdefault(key[1], {})[words] = plain(result)
+                    calls.setdefault("::".join(key), {})[words] = plain(result)
         except Exception:
             under_way.pop(id(frame), None)
 
@@ -102,17 +104,28 @@ class RecordedCalls(TestWriter):
             return {}
         plugin = RECORDER.replace("WANTED", repr(wanted)).replace("MOST", str(self.most))
         sandbox.reset(packed(changed(fixed, problem.tests)))
-        calls, _ = reported(sandbox, problem.command, max(TIMEOUT, 20 * problem.seconds), plugin)
-        return {f"test_{name}.py": _as_tests(path, name, calls[name]) for path, name in wanted if calls.get(name)}
+        calls, done = reported(sandbox, problem.command, max(TIMEOUT, 20 * problem.seconds), plugin)
+        if done.timed_out:
+            raise SandboxError("the tests of the right code did not end")
+        # what draws lots or counts its calls does not return the same again
+        passed = _passed(_as_files(calls), sandbox)
+        return _as_files(
+            {key: {given: found[given] for given, test in zip(found, _names(key, found), strict=True) if test in passed}
+             for key, found in calls.items()}
+        )  # fmt: skip
 
 
 def written_passed(files: dict[str, str], sandbox: Sandbox) -> float:
     """Which part of the written tests passes on what is in the sandbox, 0 to 1; there is at least one."""
-    written = {f"{FOLDER}/{name}": File(text.encode()) for name, text in files.items()}
-    sandbox.put(packed(written))
-    ran = run_tests(sandbox, COMMAND, TIMEOUT)
     named = [f"{FOLDER}/{name}::test_{n}" for name, text in files.items() for n in range(text.count("\ndef test_"))]
-    return share(ran.passed, named)
+    return share(_passed(files, sandbox), named)
+
+
+def _passed(files: dict[str, str], sandbox: Sandbox) -> frozenset[str]:
+    if not files:
+        return frozenset()
+    sandbox.put(packed({f"{FOLDER}/{name}": File(text.encode()) for name, text in files.items()}))
+    return run_tests(sandbox, COMMAND, TIMEOUT).passed
 
 
 def _functions_that_differ(before: Tree, after: Tree, path: str) -> Iterator[str]:
@@ -129,7 +142,21 @@ def _functions(file: File) -> dict[str, str]:
     return {node.name: ast.dump(node) for node in body if isinstance(node, ast.FunctionDef)}
 
 
-def _as_tests(path: str, name: str, calls: dict[str, str]) -> str:
+def _file(key: str) -> str:
+    return f"test_{re.sub(r'[^A-Za-z0-9]+', '_', key)}.py"
+
+
+def _names(key: str, calls: dict[str, str]) -> list[str]:
+    return [f"{FOLDER}/{_file(key)}::test_{number}" for number in range(len(calls))]
+
+
+def _as_files(calls: dict[str, dict[str, str]]) -> dict[str, str]:
+    """By ``path::function``, the arguments it was called with -> what it returned."""
+    return {_file(key): _as_tests(key, found) for key, found in calls.items() if found}
+
+
+def _as_tests(key: str, calls: dict[str, str]) -> str:
+    path, _, name = key.partition("::")
     module = path.removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     lines = [f"from {module} import {name}\n"]
     for number, (given, result) in enumerate(calls.items()):

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lit_agents.environment.swe.sandbox.base import Allowance, Runtime, Sandbox
+from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.sandbox.bubblewrap import BubblewrapSandbox
 from lit_agents.environment.swe.sandbox.engine import DockerSandbox
+from lit_agents.environment.swe.sandbox.terms import Allowance, Runtime
 from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
 from lit_agents.types import Task
 from tests.environment.swe.engines import Engine

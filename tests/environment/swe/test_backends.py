@@ -15,9 +15,10 @@ import pytest
 
 from lit_agents.environment.pool import EnvPool, Failure
 from lit_agents.environment.swe import SweGym
-from lit_agents.environment.swe.sandbox.base import Runtime, Sandbox, SandboxError
+from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.sandbox.bubblewrap import BubblewrapSandbox
 from lit_agents.environment.swe.sandbox.engine import DockerSandbox
+from lit_agents.environment.swe.sandbox.terms import Runtime, SandboxError
 from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
 from lit_agents.types import Task
 from tests.environment.swe.engines import Engine

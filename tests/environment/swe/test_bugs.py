@@ -4,7 +4,8 @@ import ast
 
 import pytest
 
-from lit_agents.environment.swe.bugs import KINDS, OPERATORS, is_bug, sites
+from lit_agents.environment.swe.bugs import is_bug, sites
+from lit_agents.environment.swe.operators import KINDS, OPERATORS
 from tests.environment.swe.little import SOURCE
 
 EXAMPLES = {
@@ -46,6 +47,7 @@ def test_text_that_is_not_ascii_brackets_and_comments_do_not_shift_a_change():
     text = 'def f(a, b):\n    s = "ä€😀"; return "é" + a == (  # a == b\n        b)\n'
     changed = bugs(text, "comparison")
     assert changed == ['def f(a, b):\n    s = "ä€😀"; return "é" + a != (  # a == b\n        b)\n']
+    assert bugs("def f(a):\n    # \f\x85\n    return a\n", "returned") == ["def f(a):\n    # \f\x85\n    return None\n"]
     assert bugs("def f(a, b):\n    return (a + 1) - b\n", "operands") == [
         "def f(a, b):\n    return (1 + a) - b\n"
     ]  # not (b) - a + 1

@@ -10,9 +10,9 @@ from threading import Thread
 
 import pytest
 
-from lit_agents.environment.swe.sandbox.base import SandboxError
 from lit_agents.environment.swe.sandbox.capture import Capture
 from lit_agents.environment.swe.sandbox.exec_stream import ExecStream
+from lit_agents.environment.swe.sandbox.terms import SandboxError
 
 HEAD = b"HTTP/1.1 101 UPGRADED\r\nUpgrade: tcp\r\n\r\n"
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import re
 
 import pytest
@@ -13,6 +14,7 @@ AFTER = "def f(a, b):\n    parts = (\n        a,\n        b,\n    )\n    return 
 TEXTS = {"nested": (BEFORE, AFTER), "one line": (BEFORE, BEFORE.replace("return 1", "return 2"))}
 TEXTS |= {"wrapped": ("x = [1,\n    2]\ny = 3\nz = 4\n", "x = sum(\n    [1,\n    2]\n)\ny = 3\nz = 5\n")}
 TEXTS |= {"put in first": (BEFORE, "import os\n" + BEFORE), "put in last": (BEFORE, BEFORE + "\n\nX = 1\n")}
+TEXTS |= {"ends of lines": (BEFORE.replace("\n", "\r\n"), AFTER.replace("\n", "\r\n"))}
 TEXTS |= {"taken out": (AFTER, AFTER.replace("        b,\n", "")), "new": ("", BEFORE)}
 
 
@@ -27,6 +29,8 @@ def test_every_edit_on_the_way_leaves_a_program(name: str):
             lines, edits = text.splitlines(keepends=True), edits + 1
             text = "".join(lines[: first - 1]) + (match[3] or "") + "".join(lines[until:])
             assert parses(text)
+        elif match := re.fullmatch(r"base64 -d > a\.py <<< (\S+)", action):
+            text = base64.b64decode(match[1]).decode()
         assert edits < 5
     assert text == goal and edits >= 1
     assert name != "wrapped" or edits == 2  # what opens and closes in one go, and the other place

@@ -1,8 +1,16 @@
 from __future__ import annotations
 
+import shlex
+
+import pytest
+
+from lit_agents.environment.swe import factory
 from lit_agents.environment.swe.difficulty import SMALL, difficulty, is_small
-from lit_agents.environment.swe.factory import candidates
+from lit_agents.environment.swe.factory import Clean, candidates
 from lit_agents.environment.swe.packages import Package
+from lit_agents.environment.swe.results import Ran
+from lit_agents.environment.swe.sandbox.terms import Completed
+from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
 from lit_agents.environment.swe.tree import File
 
 LONG = "def long(a):\n" + "    a = a + 1\n" * SMALL + "    return a\n"
@@ -26,3 +34,36 @@ def test_labels_say_the_same():
         labels = difficulty(candidate.path, SHORT, candidate.site, ["tests/test_a.py::test_it"], tree)
         assert labels["function_lines"] == "5" and labels["failing"] == "1" and labels["distance"] == "function"
         assert is_small(SHORT, candidate.site) == (labels["patch_lines"] == "1")
+
+
+TESTS = ("a.py::x", "a.py::y", "a.py::z[1]", "a.py::z[2]", "b.py::v", "c.py::w", "c.py::u")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "found"),
+    [
+        # z draws lots: one of it failed and then passed; c.py is not run again
+        ({"a.py::y", "a.py::z[1]", "c.py::w", "c.py::u"}, {"a.py::y", "a.py::z[1]", "a.py::z[2]"},
+         (["a.py::x", "b.py::v"], ["a.py::y", "c.py::u", "c.py::w"])),
+        ({"a.py::y"}, {"a.py::x", "a.py::y", "a.py::z[1]", "a.py::z[2]", "b.py::v", "c.py::w", "c.py::u"},
+         "no test fails every time"),
+        (set(TESTS), None, "no test fails"),
+        (set(), None, "every test fails"),
+    ],
+)  # fmt: skip
+def test_a_bug_is_what_fails_every_time(monkeypatch, first: set[str], second: set[str] | None, found):
+    runs, commands = iter([first, second]), []
+
+    class Nowhere(SubprocessSandbox):
+        def reset(self, archive: bytes) -> None:
+            assert archive == b"files"
+
+    def run_tests(sandbox, command: str, timeout: float) -> Ran:
+        commands.append(shlex.split(command))
+        return Ran(dict.fromkeys(next(runs) or (), "passed"), Completed(1, b""))
+
+    monkeypatch.setattr(factory, "run_tests", run_tests)
+    assert factory._outcome(Clean("", TESTS, 1.0), b"files", Nowhere()) == found
+    if second is not None:
+        files = ["a.py", "b.py"] if isinstance(found, tuple) else ["a.py", "b.py", "c.py"]
+        assert commands[1] == commands[0] + files

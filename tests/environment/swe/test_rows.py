@@ -12,13 +12,13 @@ import pytest
 from lit_agents.environment.swe import SweGym
 from lit_agents.environment.swe.repositories import patched, repository
 from lit_agents.environment.swe.rows import read_rows
-from lit_agents.environment.swe.sandbox.base import SandboxError
 from lit_agents.environment.swe.sandbox.engine import DockerSandbox
+from lit_agents.environment.swe.sandbox.terms import SandboxError
 from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
 from lit_agents.environment.swe.specs import SPECS, Spec, spec_of
 from lit_agents.environment.swe.tree import File, packed, read_folder
 from lit_agents.errors import BadInput
-from lit_agents.tasks import expert_wins
+from lit_agents.tasks import wins
 from tests.environment.swe.little import SOURCE, little_package
 from tests.shared_data import shared_data
 
@@ -129,6 +129,23 @@ def test_rows_are_verified_and_played(
         last = swe.step(action)
     swe.close()
 
+    def splits(name: str, content: dict[str, object]) -> list[str]:
+        source = written([content], tmp_path / name)
+        other = SweGym(str(home), SubprocessSandbox(), rows=source, sources={"me/little": [str(repo)]})
+        other.install()
+        return [s for s in ("train", "sft", "validation", "test") if _has_tasks(other, s)]
+
+    (home / "rows" / "me__little-1.json").unlink()
+    named = row | {"instance_id": "me__little-2"}  # by its name it would be trained on
+    assert splits("s.jsonl", named) == ["train"]
+    assert (
+        splits("s_verified.jsonl", named | {"patch": row["test_patch"]}) == []
+    )  # it cannot be used, and yet is held out
+    assert splits("s.jsonl", named) == ["test"]  # once held out, always held out
+    assert (
+        splits("s.jsonl", named | {"FAIL_TO_PASS": ["tests/test_core.py::test_total"]}) == []
+    )  # another row by the same name
+
 
 def test_a_patch_that_is_the_bug_is_where_the_agent_begins(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(SPECS, "swesmith/me__little.1", (Spec("0", "", ("-r needs.txt", ".")),))
@@ -154,7 +171,7 @@ def test_a_patch_that_is_the_bug_is_where_the_agent_begins(repo: Path, tmp_path:
     swe = SweGym(str(tmp_path / "home"), SubprocessSandbox(), rows=rows, sources=sources)
     assert swe.install().endswith("1 of 1 rows can be used here")
     assert [split for split in ("train", "sft", "validation", "test") if _has_tasks(swe, split)] == ["test"]  # held out
-    assert expert_wins(swe, swe.tasks("rows", "test", 1)) == 1
+    assert wins(swe, swe.tasks("rows:swesmith/me__little.1", "test", 1)) == 1
     (packages,) = (tmp_path / "home").glob("venvs/*/lib/python3*/site-packages")
     there = {path.name for path in packages.iterdir()}
     assert "little-1.dist-info" in there and not there & {
@@ -303,7 +320,7 @@ def test_a_real_row_holds_with_its_release_and_is_won_by_its_fix(tmp_path: Path)
     swe = SweGym(str(tmp_path / "home"), rows=str(tmp_path / "row.jsonl"), sources=sources)
     assert swe.install() == f"{tmp_path / 'row.jsonl'}: 1 of 1 rows can be used here"
     (split,) = (split for split in ("train", "sft", "validation", "test") if holds(swe, split))
-    assert expert_wins(swe, swe.tasks("rows", split, 1)) == 1
+    assert wins(swe, swe.tasks("rows", split, 1)) == 1
     swe.close()
 
 

@@ -13,16 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from lit_agents.environment.swe.sandbox.base import (
-    Allowance,
-    Guarantee,
-    Runtime,
-    Sandbox,
-    SandboxError,
-    installed_beside,
-)
+from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.sandbox.bubblewrap import BubblewrapSandbox
 from lit_agents.environment.swe.sandbox.engine import DockerSandbox
+from lit_agents.environment.swe.sandbox.terms import Allowance, Guarantee, Runtime, SandboxError, installed_beside
 from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
 from lit_agents.environment.swe.tree import File, packed, unpacked
 from tests.environment.swe.conftest import PYTHON, SMALL
@@ -309,7 +303,7 @@ def test_a_sandbox_that_is_not_open_says_so(sandbox: Sandbox):
 OWNER = """
 import pickle, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may have it ignored
-from lit_agents.environment.swe.sandbox.base import Runtime
+from lit_agents.environment.swe.sandbox.terms import Runtime
 sandbox = pickle.loads(bytes.fromhex(sys.argv[1]))
 sandbox.open(Runtime())
 print(sandbox.run("echo ready", 20).output.decode().strip(), flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,10 +13,14 @@ from lit_agents.environment.checker import check_env
 from lit_agents.environment.pool import EnvPool, Failure
 from lit_agents.environment.swe import SweGym
 from lit_agents.environment.swe.commands import observed, parsed
+from lit_agents.environment.swe.factory import COMMAND, NEEDS
 from lit_agents.environment.swe.problem import Problem
 from lit_agents.environment.swe.results import Ran, run_tests, steady
-from lit_agents.environment.swe.sandbox.base import Completed, SandboxError
+from lit_agents.environment.swe.runtimes import runtime
+from lit_agents.environment.swe.sandbox.engine import DockerSandbox
+from lit_agents.environment.swe.sandbox.terms import Allowance, Completed, SandboxError
 from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
+from lit_agents.environment.swe.tree import File
 from lit_agents.environment.swe.written_tests import RecordedCalls
 from lit_agents.errors import BadInput
 from lit_agents.types import Task
@@ -66,7 +71,7 @@ def test_a_test_that_fails_is_named_as_pytest_names_it_up_to_a_space(home: Path,
 
 def test_a_cut_name_that_stands_for_several_tests_needs_all_of_them():
     verdicts = {"t[a b]": "failed", "t[a c]": "passed", "u[a b]": "passed", "u[a c]": "passed", "v": "skipped"}
-    assert Ran(verdicts, Completed(1, b""), 0.1).passed == {"u[a"}
+    assert Ran(verdicts, Completed(1, b"")).passed == {"u[a"}
 
 
 def fix(problem: Problem) -> str:
@@ -100,6 +105,8 @@ CHEATS = {
     ),
     "a file where tests were": "rm -r tests; touch tests",
     "a name that is none": "ln -s $'\\xff' link; touch $'\\xfe'",
+    "the exit code of a missing pytest": "printf 'import os\\nos._exit(127)\\n' >> little/core.py",
+    "too deep to be read": "python3 -c \"print('X = ' + '+'.join('1' * 3000))\" >> little/core.py",
     "words of success": "printf 'print(\"tests/test_core.py::test_total PASSED\")\\n' >> little/__init__.py",
 }
 
@@ -111,7 +118,14 @@ def test_tests_cannot_be_had_for_less(swe: SweGym, tasks: list[Task], cheat: str
     last = swe.step("submit")
     assert last.lost and last.signals["repaired"] == 0.0
     assert last.signals["changed"] == (
-        cheat in ("expected to fail", "words of success", "by an entry point")
+        cheat
+        in (
+            "expected to fail",
+            "words of success",
+            "by an entry point",
+            "the exit code of a missing pytest",
+            "too deep to be read",
+        )
     )  # what is graded
     swe.reset(tasks[0])
     swe.step(CHEATS[cheat])
@@ -152,6 +166,15 @@ def test_tests_that_were_never_started_are_nobodys_zero():
         with pytest.raises(SandboxError, match=words):
             run_tests(Broken(), "pytest {plugin}", 1.0)
     assert run_tests(Broken(), "pytest {plugin}", 1.0).passed == frozenset()
+
+
+def test_the_same_tasks_made_anew_are_the_same(home: Path, little: str, tasks: list[Task], tmp_path: Path):
+    (tmp_path / "venvs").symlink_to(home / "venvs")
+    again = world(tmp_path, little).tasks("generated", "test", 2)
+    assert [task.sha256 for task in again] == [task.sha256 for task in tasks[:2]]
+    known, anew = (Problem.load(Path(task.path)) for task in (tasks[0], again[0]))
+    assert replace(known, seconds=anew.seconds) == anew and known.seconds != anew.seconds
+    assert replace(known, fail_to_pass=("another",)).digest() != known.digest()
 
 
 def test_breaking_something_else_is_no_repair(swe: SweGym, tasks: list[Task]):
@@ -219,6 +242,21 @@ def test_recorded_calls_tell_a_repair_from_none_and_decide_nothing(home: Path, l
     swe.close()
 
 
+def test_what_does_not_return_the_same_again_is_not_written_down(home: Path):
+    old = "def now(x):\n    return None\n\n\ndef same(x):\n    return None\n"
+    new = "import time\n\n\ndef now(x):\n    return time.time_ns()\n\n\ndef same(x):\n    return x\n"
+    tests = "from m import now, same\n\n\ndef test_it():\n    assert now(1) and same(2) == 2 and same(3) == 3\n"
+    before = {"m.py": File(old.encode()), "other/m.py": File(b""), "test_m.py": File(tests.encode())}
+    problem = Problem(
+        "x", "x", ("",), "", {}, {"m.py": File(new.encode())}, {}, ("test_m.py::test_it",), (), COMMAND, 1.0, NEEDS
+    )
+    with SubprocessSandbox() as sandbox:
+        sandbox.open(runtime(NEEDS, home / "venvs", False, {}))
+        written = RecordedCalls().write(problem, before, sandbox)
+    (text,) = written.values()
+    assert list(written) == ["test_m_py_same.py"] and text.count("assert same(") == 2
+
+
 def test_a_command_and_an_episode_have_their_time(home: Path, little: str, tasks: list[Task]):
     swe = world(home, little, command_timeout=0.5, episode_seconds=1.0, observation=100)
     swe.reset(tasks[0])
@@ -241,6 +279,7 @@ def test_a_command_and_an_episode_have_their_time(home: Path, little: str, tasks
         ("```bash\nls", None),
         ("```\na\n```\n```\nb\n```", None),
         ("<tool_call>{}</tool_call>", None),
+        ('<tool_call>{"a": ' + "[" * 20_000 + "]" * 20_000 + "}</tool_call>", None),
         ("x" * 200_000, None),
         ("'" * 30_000, None),
     ],
@@ -277,8 +316,10 @@ def test_tests_that_have_other_names_every_time_count_for_nothing():
         {"a.py::alone", "a.py::flaky", "a.py::set[one-pair0]", "a.py::set[two-pair1]", "a.py::set[six-pair2]"}
     )
     second = frozenset({"a.py::alone", "a.py::set[one-pair0]", "a.py::set[six-pair1]", "a.py::set[two-pair2]"})
-    assert steady(first, second) == {"a.py::alone"}  # not [one-pair0], which met its name again by chance
-    assert steady(first, first) == first
+    assert steady(first & second, first, second) == {
+        "a.py::alone"
+    }  # not [one-pair0], which met its name again by chance
+    assert steady(first, first, first) == first
 
 
 def test_bad_input_names_what_is_wrong(home: Path, little: str, tasks: list[Task], tmp_path: Path):
@@ -296,6 +337,10 @@ def test_bad_input_names_what_is_wrong(home: Path, little: str, tasks: list[Task
     for packages, words in (("toolz", "toolz==1.0.0"), ("./nowhere", "nowhere")):
         with pytest.raises(BadInput, match=words):
             SweGym(str(tmp_path), SubprocessSandbox(), {"test": [packages]}).tasks("generated", "test", 1)
+    with pytest.raises(BadInput, match="DockerSandbox does not work here"):
+        world(home, little, DockerSandbox(url="unix:///nowhere")).reset(tasks[0])
+    with pytest.raises(BadInput, match="at_once"):
+        Allowance(at_once=0)
     broken = tmp_path / "broken.json"
     broken.write_text(Path(tasks[0].path).read_text()[:100])
     with pytest.raises(BadInput, match="no problem of this package"):

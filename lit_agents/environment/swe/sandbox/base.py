@@ -7,15 +7,23 @@ through the sandbox's own ``tar``, so that nothing on the host ever follows a li
 from __future__ import annotations
 
 import shlex
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
-from pathlib import Path
 from types import TracebackType
 from typing import ClassVar
 
 from lit_agents.environment.swe.sandbox.capture import Capture
+from lit_agents.environment.swe.sandbox.slot import slot
+from lit_agents.environment.swe.sandbox.terms import (
+    Allowance,
+    Completed,
+    Ended,
+    Guarantee,
+    Runtime,
+    SandboxError,
+    TooLarge,
+)
 
 ARCHIVE_CAP = 256 << 20
 """Bytes of the largest work folder that is copied out."""
@@ -28,97 +36,6 @@ READABLE = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime", "/etc/mim
 """Of the host, beside its ``/usr``."""
 KILLED = 137
 """Exit status after SIGKILL."""
-
-
-class Guarantee(Enum):
-    """What a sandbox may promise. The conformance tests attack every promise that a backend makes."""
-
-    FILES_HIDDEN = "the host's own files and secrets cannot be read"
-    WRITES_CONFINED = "only the work folder and /tmp can be written"
-    NO_NETWORK = "nothing outside can be reached, the host neither"
-    PROCESSES_HIDDEN = "the host's processes can be neither seen nor signalled"
-    UNPRIVILEGED = "root cannot be had"
-    MEMORY_LIMITED = "all processes together hold no more memory than is allowed"
-    PROCESSES_LIMITED = "there are no more processes than are allowed"
-    CPU_LIMITED = "all processes together use no more of the processors than is allowed"
-    ALL_KILLED = "after a deadline nothing runs on that the command had started"
-
-
-class SandboxError(RuntimeError):
-    """The sandbox itself is broken: the episode cannot go on, and it is nobody's fault but the machinery's."""
-
-
-class TooLarge(SandboxError):
-    """More than can be copied out is in the work folder, which is the fault of who put it there."""
-
-
-@dataclass(frozen=True)
-class Allowance:
-    """What all processes of a sandbox may use.
-
-    Attributes:
-        memory: bytes.
-        processes: how many at once.
-        cpus: processors, e.g. 0.5.
-        file_size: bytes of one file; in a container, of all files in the work folder.
-    """
-
-    memory: int = 1 << 30
-    processes: int = 128
-    cpus: float = 1.0
-    file_size: int = 256 << 20
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """What commands find installed.
-
-    Attributes:
-        shown: folders of the host that can be read, under their own names.
-        path: folders that come first in ``PATH``.
-        variables: more of the environment; ``{work}`` in a value is the work folder.
-        prelude: a line of shell before every command, e.g. one that activates an environment.
-        image: of a container; other backends have none.
-    """
-
-    shown: tuple[str, ...] = ()
-    path: tuple[str, ...] = ()
-    variables: Mapping[str, str] = field(default_factory=dict)
-    prelude: str = ""
-    image: str = ""
-
-
-def installed_beside(runtime: Runtime) -> list[str]:
-    """Folders of the host with packages that no task asked for; one of them may be the very package that is to be repaired.
-
-    What is shown of an interpreter has them, and so has ``/usr``; those of virtual environments are what tests need.
-    """
-    if runtime.image:
-        return []
-    roots = [Path(folder) for folder in ("/usr", "/usr/local", *runtime.shown)]
-    roots = [root for root in roots if not (root / "pyvenv.cfg").is_file()]
-    names = ("site-packages", "dist-packages", "ensurepip")
-    found = [path for root in roots for name in names for path in root.glob(f"lib/python3*/{name}")]
-    return sorted({str(path) for path in found if path.is_dir()})
-
-
-@dataclass(frozen=True)
-class Completed:
-    """How a command ended.
-
-    Attributes:
-        code: exit status; 128 + n after signal n; 137 where it was killed.
-        output: what it wrote to standard output and error, in the order written: the first and the last part of it.
-        lost: bytes between those two parts that were not kept.
-        timed_out: its deadline had passed.
-        out_of_memory: something in there was killed for holding too much, as far as the system tells.
-    """
-
-    code: int
-    output: bytes
-    lost: int = 0
-    timed_out: bool = False
-    out_of_memory: bool = False
 
 
 class Sandbox(ABC):
@@ -208,8 +125,11 @@ class Sandbox(ABC):
         variables = {name: value.replace("{work}", self.work) for name, value in self.runtime.variables.items()}
         variables = {"HOME": self.work, "LANG": "C.UTF-8", "PATH": self._path(), "TERM": "dumb"} | variables
         script = f"{self.runtime.prelude}\n{command}" if self.runtime.prelude else command
-        ended = self.execute(["bash", "-c", script], variables, stdin, timeout, sink)
-        return Completed(ended.code, sink.kept(), sink.lost, ended.timed_out, ended.out_of_memory)
+        with slot(self.allowance.at_once):
+            start = time.monotonic()
+            ended = self.execute(["bash", "-c", script], variables, stdin, timeout, sink)
+            seconds = time.monotonic() - start
+        return Completed(ended.code, sink.kept(), sink.lost, ended.timed_out, ended.out_of_memory, seconds)
 
     def reset(self, archive: bytes) -> None:
         """Kill what runs, empty the work folder and unpack an archive into it.
@@ -261,12 +181,3 @@ class Sandbox(ABC):
 
     def _path(self) -> str:
         return ":".join([*self.runtime.path, "/usr/local/bin", "/usr/bin", "/bin"])
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a program ended; see `Completed`."""
-
-    code: int
-    timed_out: bool = False
-    out_of_memory: bool = False

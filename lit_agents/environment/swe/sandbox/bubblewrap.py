@@ -17,22 +17,18 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from lit_agents.environment.swe.sandbox.base import (
-    KILLED,
-    READABLE,
-    TMP_SIZE,
-    WORK,
+from lit_agents.environment.swe.sandbox.base import KILLED, READABLE, TMP_SIZE, WORK, Sandbox
+from lit_agents.environment.swe.sandbox.capture import Capture, finished, status
+from lit_agents.environment.swe.sandbox.cgroup import Cgroup
+from lit_agents.environment.swe.sandbox.janitor import Janitor
+from lit_agents.environment.swe.sandbox.terms import (
     Allowance,
     Ended,
     Guarantee,
     Runtime,
-    Sandbox,
     SandboxError,
     installed_beside,
 )
-from lit_agents.environment.swe.sandbox.capture import Capture, finished, status
-from lit_agents.environment.swe.sandbox.cgroup import Cgroup
-from lit_agents.environment.swe.sandbox.janitor import Janitor
 
 NOBODY = 65534
 ISOLATED = shlex.split(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from lit_agents.environment.swe.sandbox.base import Allowance
 from lit_agents.environment.swe.sandbox.janitor import remove
+from lit_agents.environment.swe.sandbox.terms import Allowance
 
 ROOT = Path("/sys/fs/cgroup")
 PERIOD = 100_000  # microseconds over which processor time is counted

@@ -14,23 +14,19 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from lit_agents.environment.swe.sandbox.base import (
-    KILLED,
-    READABLE,
-    TMP_SIZE,
-    WORK,
-    Allowance,
-    Ended,
-    Guarantee,
-    Runtime,
-    Sandbox,
-    SandboxError,
-    installed_beside,
-)
+from lit_agents.environment.swe.sandbox.base import KILLED, READABLE, TMP_SIZE, WORK, Sandbox
 from lit_agents.environment.swe.sandbox.capture import Capture
 from lit_agents.environment.swe.sandbox.exec_stream import GRACE, ExecStream, connected
 from lit_agents.environment.swe.sandbox.images import engine_errors, published, skeleton, work_folder
 from lit_agents.environment.swe.sandbox.janitor import Janitor
+from lit_agents.environment.swe.sandbox.terms import (
+    Allowance,
+    Ended,
+    Guarantee,
+    Runtime,
+    SandboxError,
+    installed_beside,
+)
 from lit_agents.processes import identity, is_gone
 
 NOBODY = "65534:65534"

@@ -17,8 +17,8 @@ from contextlib import ExitStack, suppress
 from threading import Thread
 from urllib.parse import urlsplit
 
-from lit_agents.environment.swe.sandbox.base import SandboxError
 from lit_agents.environment.swe.sandbox.capture import Capture
+from lit_agents.environment.swe.sandbox.terms import SandboxError
 
 HEADER = struct.Struct(">BxxxL")
 """Before every piece: which of the streams it is of, and its length."""

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from lit_agents.environment.swe.sandbox.base import ARCHIVE_CAP, WORK, SandboxError
+from lit_agents.environment.swe.sandbox.base import ARCHIVE_CAP, WORK
+from lit_agents.environment.swe.sandbox.terms import SandboxError
 
 SKELETON = "lit_agents/skeleton:1"
 """An image of empty folders, in which the host's own ``/usr`` is shown read-only; made when first needed."""

@@ -9,9 +9,10 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 
-from lit_agents.environment.swe.sandbox.base import KILLED, Allowance, Ended, Guarantee, Runtime, Sandbox, SandboxError
+from lit_agents.environment.swe.sandbox.base import KILLED, Sandbox
 from lit_agents.environment.swe.sandbox.capture import Capture, finished, status
 from lit_agents.environment.swe.sandbox.janitor import Janitor
+from lit_agents.environment.swe.sandbox.terms import Allowance, Ended, Guarantee, Runtime, SandboxError
 
 
 class SubprocessSandbox(Sandbox):
