@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 import warnings
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import DBAPIError
 
 from lit_agents.errors import BadInput
 from lit_agents.processes import identity, is_gone
@@ -26,6 +28,8 @@ HEARTBEAT, PATIENCE = 60, 300
 OWNER, IDENTITY, SURPLUS = "owner", "lit_agents", "surplus"
 RETRIED, FIXED = "retry_history", "fixed_params"
 """System attributes of Optuna: the trials that one stands in for, and the values it is to have."""
+ATTEMPTS = 6
+"""Of opening a database; they take 8 seconds at most where each fails at once."""
 UNOWNED = 60
 """Seconds after which a trial that nobody has called his is nobody's."""
 
@@ -40,12 +44,7 @@ def opened(study: Study, home: Path, storage: str | None) -> optuna.Study:
         BadInput: the storage cannot be reached, or holds another study under that name.
     """
     try:
-        try:
-            found = _created(study, home, storage)
-        except Exception:
-            # Of two workers who meet an empty database at once, both make its tables, and one fails: now they are there.
-            time.sleep(1.0)
-            found = _created(study, home, storage)
+        found = _created_among_others(study, home, storage)
     except Exception as error:  # whatever a database and the way to it have
         reason = f"it cannot be used ({type(error).__name__}: {' '.join(str(error).split())[:300]})."
         raise BadInput(f"--storage {storage or home}", reason, "Check the URL, and that the server runs.") from error
@@ -60,6 +59,17 @@ def opened(study: Study, home: Path, storage: str | None) -> optuna.Study:
         way_out = "Give this one another name (in one folder they share equal runs), or another --folder and --storage."
         raise BadInput(f"--storage {storage or home}", reason, way_out)
     return found
+
+
+def _created_among_others(study: Study, home: Path, storage: str | None) -> optuna.Study:
+    """Of workers who meet an empty database at once all make its tables, and all but one fail, step by step."""
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return _created(study, home, storage)
+        except DBAPIError:
+            # not at the same moment again; forked workers share the state of `random`
+            time.sleep(random.SystemRandom().uniform(0, 0.25 * 2**attempt))
+    return _created(study, home, storage)
 
 
 def _created(study: Study, home: Path, storage: str | None) -> optuna.Study:

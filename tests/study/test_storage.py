@@ -81,7 +81,7 @@ def test_workers_who_meet_an_empty_server_at_the_same_moment_all_get_the_study(s
     with postgres() as url:
         import psycopg
 
-        urls = [url.removesuffix("postgres") + f"round{number}" for number in range(8)]
+        urls = [url.removesuffix("postgres") + f"round{number}" for number in range(4)]
         with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as server:
             for made in urls:
                 server.execute(f"CREATE DATABASE {made.rpartition('/')[2]}")  # type: ignore[arg-type]
