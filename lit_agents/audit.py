@@ -133,7 +133,8 @@ class Audit:
         """Whose actions they are."""
         version = stored.episode.turns[0].policy_version
         trained = "sft" if self.cli.model.demonstrated else "rl"
-        stage = stored.phase.removeprefix("test/") if stored.phase.startswith("test/") else trained
+        place, _, measured = stored.phase.rpartition("/")  # "test/sft", "NAME/rl" for places elsewhere
+        stage = measured if place else trained
         return self.start if stage == "rl" and version == 0 else (stage, version)
 
     @cached_property

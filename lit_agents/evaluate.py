@@ -104,12 +104,11 @@ class Evaluation:
 
     cli: EvaluateCLI
     checkpoint: dict[str, Any] | None
+    """What is measured, of another run if it begins with one; None for the untouched model."""
     other: dict[str, Any] | None
     """The checkpoint to compare with."""
     earlier: Result | None
     """The numbers to compare with."""
-    start: dict[str, Any] | None
-    """The checkpoint the policy begins with."""
 
     @staticmethod
     def of(cli: EvaluateCLI) -> Evaluation:
@@ -131,15 +130,15 @@ class Evaluation:
             other, earlier = None, earlier_result(Path(against))
         else:
             other, earlier = checkpoint_of(cli, "against"), None
-        return Evaluation(cli, checkpoint_of(cli, "ckpt_path"), other, earlier, checkpoint_of(cli, "start_from"))
+        checkpoint = checkpoint_of(cli, "ckpt_path")
+        return Evaluation(cli, checkpoint or checkpoint_of(cli, "start_from"), other, earlier)
 
     def measured(self) -> dict[str, Result]:
         """Every row of the table."""
         data, module, samples = self.cli.datamodule, self.cli.model, self.cli.value("samples")
         chat = module.policy.chat
         module.configure_model()
-        content = self.checkpoint or self.start
-        steps = module.restore(content) if content else 0
+        steps = module.restore(self.checkpoint) if self.checkpoint else 0
         module.policy.to(self.cli.machine()[0])
         data.open(module.policy)
         results = {

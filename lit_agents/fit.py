@@ -43,7 +43,8 @@ def fit(args: Sequence[str] | None = None) -> Run:
     cli = FitCLI(args)
     data, module, plan = cli.datamodule, cli.model, planned(cli)
     run = open_run(cli, plan)
-    run.start = checkpoint_of(cli, "start_from")
+    if not (run.checkpoint and "base" in run.results):  # later all that it had is in the run's own checkpoint
+        run.start = checkpoint_of(cli, "start_from")
     if run.start and cli.value("budget"):
         refuse_another_start(plan, run.start[type(data).__qualname__]["ledger"])
     needed = {"sft" if module.demonstrated else "train": None, "validation": None, "test": None}

@@ -50,6 +50,12 @@ def planned(cli: AgentCLI) -> RunPlan:
         name = "budget.sft_share" if budget else "sft.demonstrations"
         reason = f"{plan.demonstrations} demonstrations cannot be shared by {processes} processes."
         raise BadInput(name, reason, f"Let it be a multiple of {processes}.")
+    if plan.supervised and plan.demonstrations < plan.supervised.minibatches * processes:
+        shared = f"{plan.demonstrations} demonstrations are shared by {processes} processes"
+        reason = f"{plan.supervised.minibatches} minibatches cannot each hold one of every process: {shared}."
+        raise BadInput(
+            "sft.minibatches", reason, "Lower it, or raise sft.demonstrations, or the budget's share for them."
+        )
     schedule, count = data.schedule, data.counts["train"]
     most = max([schedule.tasks, plan.spending.last] if plan.spending else [schedule.tasks])
     if most > count:
@@ -66,11 +72,16 @@ def _given(cli: AgentCLI, device: torch.device) -> RunPlan:
     sft = cli.value("sft")
     if sft and sft.demonstrations is None:
         raise BadInput("sft.demonstrations", "it is null, and there is no budget.", "Say how many, or set a budget.")
+    return RunPlan(device, sft, sft.demonstrations if sft else 0, _validated(cli), None)
+
+
+def _validated(cli: AgentCLI) -> int | None:
+    """The trainer's iterations, if a checkpoint of them is chosen on validation."""
     every, epochs = (cli.value("trainer")[key] for key in ("check_val_every_n_epoch", "max_epochs"))
     if every and epochs and 0 < epochs < every:
         reason = f"{every} is more than trainer.max_epochs={epochs}, so no checkpoint would be chosen on validation."
         raise BadInput("trainer.check_val_every_n_epoch", reason, f"Set it to {epochs} or less.")
-    return RunPlan(device, sft, sft.demonstrations if sft else 0, epochs, None)
+    return None if epochs is None else int(epochs)
 
 
 def _bought(cli: AgentCLI, budget: Budget, device: torch.device, processes: int) -> RunPlan:
@@ -85,9 +96,6 @@ def _bought(cli: AgentCLI, budget: Budget, device: torch.device, processes: int)
     if bought and bool(sft) == bool(cli.value("start_from")):
         reason = f"its {bought} demonstrations need one supervised stage: here (sft), or of another run (start_from)."
         raise BadInput("budget.sft_share", reason, "Give one of the two, or set the share to 0.")
-    if sft and 0 < bought < sft.minibatches:
-        reason = f"it buys {bought} demonstrations, fewer than sft.minibatches={sft.minibatches}."
-        raise BadInput("budget.sft_share", reason, "Raise it or budget.total, or lower sft.minibatches.")
     if schedule.resample_rounds:
         reason = "with a budget nobody could say beforehand how many episodes there will be."
         raise BadInput("data.schedule.resample_rounds", reason, "Set it to 0, or leave out the budget.")
@@ -100,7 +108,7 @@ def _bought(cli: AgentCLI, budget: Budget, device: torch.device, processes: int)
     return RunPlan(device, supervised, bought, spending.iterations, spending)
 
 
-def _games(cli: AgentCLI, budget: Budget) -> int:
+def _games(cli: AgentCLI, budget: Budget) -> int | None:
     """Iterations of RL where games are what is paid for."""
     games, given, epochs = budget.games(), cli.datamodule.counts["train"], cli.value("trainer").max_epochs
     if not games and budget.sft_share < 1:
@@ -109,7 +117,7 @@ def _games(cli: AgentCLI, budget: Budget) -> int:
     if games and (games != given or not epochs):
         reason = f"the budget pays for {games} games; data.train_tasks is {given}, trainer.max_epochs {epochs}."
         raise BadInput("budget.prices.game", reason, f"Set data.train_tasks to {games} and max_epochs to a number.")
-    return int(epochs) if games else 0
+    return _validated(cli) if games else 0
 
 
 def refuse_another_start(plan: RunPlan, spent: Mapping[str, Any]) -> None:

@@ -60,6 +60,8 @@ class Run:
     """By stage, then by the name of the place."""
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By stage, the weights its results are of; see `lit_agents.evaluation.taken_over`."""
+    tested: dict[str, float] = field(default_factory=dict)
+    """Seconds by place and stage, of tests a checkpoint may be too old to know of."""
 
     def go(self) -> dict[str, Result]:
         """All stages; those that are inside the checkpoint are skipped."""
@@ -67,6 +69,9 @@ class Run:
         data.on_progress, data.plan, data.budget = self.bar.show, plan.spending, self.cli.value("budget")
         module.policy.load()
         module.policy.to(self.plan.device)  # the engine makes its caches where the weights are
+        if module.kl.reference == "base":
+            module.configure_model()
+            module.keep_reference()  # before other weights take its place
         if self.start:
             module.restore(self.start)
             data.ledger.go_on_from(self.start[type(data).__qualname__]["ledger"], first=is_first())
@@ -88,6 +93,10 @@ class Run:
         self.results = {name: Result.from_json(success[name]) for name in known}
         self.marks = {name: Mark(**written[name]) for name in known}
         self.measured = {name: of for name, of in summary.get("measured", {}).items() if name in known}
+        seconds = self.folder.read_json("ledger.json").get("seconds", {})
+        self.tested = {
+            part: spent for part, spent in seconds.items() if part.rpartition("/")[2] in known and "/" in part
+        }
         self.elsewhere = {
             name: {place: Result.from_json(found) for place, found in elsewhere.get(name, {}).items()} for name in known
         }
@@ -101,15 +110,14 @@ class Run:
     def means(self) -> dict[str, str]:
         """What a measurement may depend on besides weights and conditions."""
         policy, engine = self.cli.model.policy, self.cli.datamodule.engine
+        precision = str(self.cli.value("trainer").precision)
         return _versions() | {
-            "dtype": str(policy.dtype), "device": str(self.plan.device), "engine": type(engine).__qualname__,
+            "dtype": str(policy.dtype), "precision": precision, "device": str(self.plan.device),
+            "engine": type(engine).__qualname__, "system": str(policy.system), "thinking": str(policy.thinking),
         }  # fmt: skip
 
     def supervise(self, stage: SupervisedStage, data: RolloutDataModule, module: AgentModule) -> None:
         """The supervised stage: same policy, same world, same ledger, an optimizer of its own."""
-        if module.kl.reference == "base":
-            module.configure_model()
-            module.keep_reference()
         imitator = SFT(module.policy, stage.optimizer)
         demonstrations = data.demonstrations(self.plan.demonstrations, stage.minibatches)
         changes = {"max_epochs": stage.epochs, "limit_val_batches": 0, "max_steps": -1}
@@ -163,9 +171,11 @@ class Run:
         Args:
             known: by place, what was found of the same weights; taken over where it was found under the same conditions.
         """
-        if name in self.results:
-            return
         data = self.cli.datamodule
+        if name in self.results:
+            spent = {part: seconds for part, seconds in self.tested.items() if part.endswith(f"/{name}")}
+            data.ledger.seconds = spent | data.ledger.seconds
+            return
         module.policy.to(self.plan.device)  # Lightning leaves it on the CPU
         found: dict[str, Result] = {}
         for place, other in ({"test": Elsewhere()} | self.cli.value("elsewhere")).items():
@@ -240,4 +250,9 @@ def open_run(cli: AgentCLI, plan: RunPlan) -> Run:
     if at in run.marks and run.marks[at] < mark:  # the stage went on after it was measured
         run.know(STAGES.index(at))
     run.cut = max([mark, *run.marks.values()])
+    for place in cli.value("elsewhere"):
+        if without := [stage for stage in run.results if place not in run.elsewhere[stage]]:
+            reason = f"{' and '.join(without)} of {folder.path} {'were' if without[1:] else 'was'} measured without it."
+            way_out = "Leave it out; lit_agents.evaluate measures a checkpoint of that run on other tasks."
+            raise BadInput(f"elsewhere.{place}", reason, way_out)
     return run

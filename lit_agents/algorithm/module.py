@@ -82,6 +82,9 @@ class AgentModule(LightningModule):
         if importance_cap is not None and self.demonstrated:
             reason = "demonstrations were sampled from no policy, so there is nothing to correct."
             raise BadInput("model.importance_cap", reason, "Set it to null.")
+        if kl.used and self.demonstrated:
+            reason = "an expert's tokens are not the policy's, so they say nothing of how far it is from the reference."
+            raise BadInput("model.kl", reason, "Leave it out.")
         if warmup < 0:
             raise BadInput("model.warmup", f"{warmup} is below 0.", "Set it to 0 for none.")
         self.policy, self.optimizer, self.kl, self.clip, self.dual_clip = policy, optimizer, kl, clip, dual_clip

@@ -60,17 +60,19 @@ def interval(table_ST: NDArray[np.float64], draws: int = DRAWS) -> tuple[float, 
 
 
 def success(tallies: Sequence[Tally]) -> tuple[float, float, float]:
-    """The success rate over seeds and tasks with its `interval`; if less than `FEW` were won or lost, no narrower than Wilson's.
+    """The success rate over seeds and tasks with its `interval`; if few tasks tell of it, no narrower than Wilson's.
 
-    Drawing again cannot find what was hardly ever seen. Wilson's is over the tasks: runs of one task are no independent trials.
+    Drawing again cannot find what was hardly ever seen: fewer than `FEW` tasks that were ever won, or ever lost. Wilson's is over
+    the tasks, as runs of one task are no independent trials.
 
     Raises:
         ValueError: nothing was played.
     """
     table_ST = rates(tallies)
     mean, low, high = interval(table_ST)
-    won, played = (sum(each[i] for tally in tallies for each in tally.values()) for i in (0, 1))
-    if min(won, played - won) < FEW:
+    ever_won = {task for tally in tallies for task, (won, _) in tally.items() if won}
+    ever_lost = {task for tally in tallies for task, (won, played) in tally.items() if won < played}
+    if min(len(ever_won), len(ever_lost)) < FEW:
         lowest, highest = wilson(mean * table_ST.shape[1], table_ST.shape[1])
         return mean, min(low, lowest), max(high, highest)
     return mean, low, high

@@ -144,6 +144,10 @@ def _sound(material: Material) -> Material:
                 gaps.append(f"{setting.label}: {record.folder} is left out: {wrong}")
             else:
                 kept.append(record)
+        starts = [record.start for record in kept if record.start]
+        if len(set(starts)) < len(starts):
+            said = f"{len(starts)} seeds begin with {len(set(starts))} supervised stages ({kept[0].start})"
+            gaps.append(f"{setting.label}: {said}; the chance of others is in no interval.")
         settings.append(Setting(setting.label, tuple(kept)))
     return replace(material, settings=tuple(settings), gaps=tuple(gaps))
 

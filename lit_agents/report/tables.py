@@ -89,7 +89,7 @@ def gains(material: Material, place: str) -> Table:
         row: list[Cell] = [setting.label]
         for before, after in steps:
             there = setting.has(place, before) and setting.has(place, after)
-            there = there and _same_tasks(setting.conditions(place, before), setting.conditions(place, after))
+            there = there and not differences(*(vars(setting.conditions(place, stage)) for stage in (before, after)))
             row += _paired(setting.tallies(place, after), setting.tallies(place, before)) if there else [None, None]
         if any(cell is not None for cell in row[1:]):
             rows.append(tuple(row))

@@ -81,11 +81,11 @@ class Budget:
             return Plan(self.demonstrations, 0, 0, 0)
         group = _exact(self.prices.episode) * schedule.group_size
         groups = int(self.for_rl // (group * ranks)) * ranks
-        least = -(-schedule.minibatches // ranks) * ranks
+        least = schedule.minibatches * ranks
         if groups < least:
             reason = (
                 f"of {self.total:g} units {float(self.for_rl):g} are left for RL, which buy {groups} groups of "
-                f"{schedule.group_size} episodes; {schedule.minibatches} minibatches need at least {least}."
+                f"{schedule.group_size} episodes; {schedule.minibatches} minibatches of {ranks} processes need {least}."
             )
             way_out = "Raise budget.total, lower budget.sft_share (1 is SFT alone), or lower data.schedule.minibatches."
             raise BadInput("budget", reason, way_out)

@@ -131,7 +131,9 @@ class Collector:
                 f"{self._limits.context} tokens; the first message of task {job.task.id} has {len(ids)}, and an action "
                 f"of up to {self._max_tokens} must fit behind it."
             )
-            raise BadInput("data.limits.context", reason, "Raise it, or lower data.sampling.max_tokens.")
+            raise BadInput(
+                "data.limits.context", reason, "Raise it, or lower max_tokens of data.sampling and data.evaluation."
+            )
         return _Draft(job, start.observation, tuple(ids), start.max_score, list(ids))
 
     def _turn(self, drafts: Mapping[int, _Draft], player: Player) -> dict[int, Episode]:

@@ -110,8 +110,8 @@ class RolloutDataModule(LightningDataModule):
 
     def demonstrations(self, count: int, minibatches: int) -> RolloutDataModule:
         """The same world for a supervised stage: ``count`` expert episodes, each its own group, in one ledger."""
-        budget = self.schedule.micro_batch_tokens
-        schedule = Schedule(tasks=count, group_size=1, minibatches=minibatches, micro_batch_tokens=budget)
+        whole = {"tasks": count, "group_size": 1, "passes": 1, "minibatches": minibatches, "resample_rounds": 0}
+        schedule = replace(self.schedule, **whole)
         other = RolloutDataModule(
             self.environment, self.tasks, self.reward, count, self.counts["validation"], self.counts["test"],
             schedule, self.limits, self.sampling, self.evaluation, self.engine, self.seed,

@@ -62,6 +62,9 @@ class Schedule:
         if self.tasks % ranks:
             reason = f"{self.tasks} tasks cannot be shared equally by {ranks} processes."
             raise BadInput("data.schedule.tasks", reason, f"Use a multiple of {ranks}.")
+        if self.minibatches * ranks > self.tasks:
+            reason = f"{self.minibatches} cannot each hold a group of every process: {self.tasks} tasks are shared by {ranks}."
+            raise BadInput("data.schedule.minibatches", reason, "Lower it, or raise data.schedule.tasks.")
         if context > self.micro_batch_tokens:
             reason = (
                 f"an episode may have {context} (data.limits.context), more than {self.micro_batch_tokens} at once."

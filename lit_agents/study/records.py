@@ -25,6 +25,8 @@ class Record:
     """By stage (``base``, ``sft``, ``rl``), then by place."""
     ledger: Mapping[str, Any]
     """`lit_agents.rollout.datamodule.RolloutDataModule.account`."""
+    start: Path | None = None
+    """The run whose supervised stage counts as its own."""
 
     @property
     def last(self) -> str:
@@ -54,18 +56,18 @@ class Record:
             BadInput: a file of it is not whole.
         """
         summary, stages, ledger = _read(folder / "summary.json"), _stages(folder), _read(folder / "ledger.json")
-        if "seed" not in summary:
-            raise BadInput(
-                str(folder / "summary.json"), "it names no seed.", "Delete the folder; the run is made again."
-            )
-        if start is not None:  # its base is what the other run's supervised stage came to
+        if "seed" not in summary or "base" not in stages:
+            reason = "it names no seed, or has not been tested yet."
+            raise BadInput(str(folder / "summary.json"), reason, "Let the run end.")
+        if start is not None:
             before = _stages(start)
             if not {"base", "sft"} <= set(before):
                 raise BadInput(str(start), "it has not been tested after sft.", "Let the run end.")
-            stages = {"base": before["base"], "sft": before["sft"], **{n: s for n, s in stages.items() if n != "base"}}
+            # what it began with it has measured itself, or taken over: a start of another seed is other episodes
+            stages = {"base": before["base"], "sft": stages["base"], **{n: s for n, s in stages.items() if n != "base"}}
             # its tests were not over when it left the checkpoint that the other one's ledger goes on from
             ledger["seconds"] = _read(start / "ledger.json")["seconds"] | ledger["seconds"]
-        return Record(folder, int(summary["seed"]), stages, ledger)
+        return Record(folder, int(summary["seed"]), stages, ledger, start)
 
 
 def _stages(folder: Path) -> dict[str, dict[str, Result]]:

@@ -176,8 +176,15 @@ def test_a_demonstration_is_never_stale(folder: Path):
 # the step
 
 
-@pytest.mark.parametrize("kl", [KL(), KL(loss=0.5)], ids=["plain", "kl"])
-@pytest.mark.parametrize("kind", KINDS)
+def test_imitation_is_held_near_nothing(folder: Path):
+    for kl in (KL(loss=0.5), KL(reward=0.5)):
+        with pytest.raises(BadInput, match=r"model\.kl: an expert's tokens"):
+            made(SFT, folder, kl=kl)
+
+
+@pytest.mark.parametrize(
+    ("kind", "kl"), [(kind, kl) for kind in KINDS for kl in (KL(), KL(loss=0.5)) if not (kl.used and kind is SFT)]
+)
 def test_a_step_is_the_same_whatever_goes_through_the_model_at_once(folder: Path, kind, kl: KL):
     steps, parts = [], []
     for budget in (LARGE, 60, 30, 1):

@@ -53,6 +53,15 @@ def test_it_covers_the_truth_about_as_often_as_it_says():
 def test_a_rate_at_the_edge_has_wilsons_interval_over_the_tasks():
     assert success([{"a": (0, 1), "b": (0, 1)}] * 3) == (0.0, *wilson(0, 2))
     assert success([{"a": (2, 2)}]) == (1.0, *wilson(1, 1))
+
+
+def test_a_rate_of_many_wins_on_few_tasks_has_an_interval_no_narrower_than_wilsons():
+    lost = {f"task {i}": (0, 1) for i in range(29)}
+    tallies = [{"a": (1, 1), "b": (1, 1), "c": (i, 1), **lost} for i in (0, 0, 1)]  # 7 wins on 3 of 32 tasks
+    mean, low, high = success(tallies)
+    assert mean == pytest.approx(7 / 96) and (low, high) == (0.0, wilson(7 / 3, 32)[1])
+    won = [{task: (n - w, n) for task, (w, n) in tally.items()} for tally in tallies]
+    assert success(won)[1:] == pytest.approx((1 - high, 1.0))
     mean, low, high = success([{"a": (1, 1), "b": (0, 1)}])
     assert mean == 0.5 and low == 0.0 and high == 1.0
 

@@ -26,7 +26,7 @@ def sound(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("audit")
     (folder / "toy.yaml").write_text(TOY.format(weights=tiny_weights))
     fit(["--config", str(folder / "toy.yaml"), "--run", str(folder / "run"), "--keep_weights", "1",
-         "--data.schedule.passes", "2"])  # fmt: skip
+         "--data.schedule.passes", "2", "--elsewhere", '{"other": {"split": "validation"}}'])  # fmt: skip
     return folder / "run"
 
 
@@ -36,7 +36,7 @@ def test_a_sound_run_has_no_fault_and_everything_was_looked_at(sound: Path):
     turns = [turn for s in stored for turn in s.episode.turns]
     sampled = [turn for turn in turns if turn.policy_version >= 0]
     assert found.findings.faults == []
-    assert checked["episodes"] == len(stored) == 4 + 16 + 4 + 24 + 4 + 4
+    assert checked["episodes"] == len(stored) == 4 + 16 + 4 + 24 + 4 + 4 + 3 * 4
     assert checked["prompts that continue the turns before"] == len(sampled) > 50
     # by hand: 16 demonstrations in 6 epochs; of 24 rollouts those with signal, twice
     lines = (sound / "trained.jsonl").read_text().splitlines()

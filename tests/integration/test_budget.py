@@ -107,7 +107,10 @@ GAMES = [
             ["--sft", "null", "--budget.total", "99", "--budget.sft_share", "0.6"],
             "budget.sft_share: its 5 demonstrations",
         ),
-        ([*SPEND, "--budget.total", "99", "--budget.sft_share", "0.3"], "buys 2 demonstrations, fewer than"),
+        (
+            [*SPEND, "--budget.total", "99", "--budget.sft_share", "0.3"],
+            "sft.minibatches: 4 minibatches cannot each hold",
+        ),
         ([*SPEND, "--budget.total", "93", "--budget.sft_share", "0.99"], "of 93 units 3 are left"),
         (
             [*SPEND, "--budget.total", "99", "--budget.sft_share", "0.6", "--data.schedule.resample_rounds", "1"],
@@ -152,3 +155,7 @@ def test_every_stage_is_measured_elsewhere_too(toy: str):
     assert max(len(episode["turns"]) for phase in played if "longer" in phase for episode in played[phase]) == 3
     assert {episode["task"]["split"] for episode in played["chosen_by/rl"]} == {"validation"}
     assert fit([*args, "--run", "run", "--ckpt_path", "last"]).elsewhere == run.elsewhere  # nothing is played again
+    config, more = Path("run/config.yaml").read_text(), json.dumps({**elsewhere, "more": {"split": "validation"}})
+    with pytest.raises(BadInput, match=r"elsewhere\.more: base and sft and rl of run were measured without it"):
+        fit(["--config", toy, "--elsewhere", more, "--trainer.max_epochs", "2", "--run", "run", "--ckpt_path", "last"])
+    assert Path("run/config.yaml").read_text() == config

@@ -73,7 +73,7 @@ def test_what_a_configuration_begins_with_is_what_is_measured(trained, capsys):
     assert f"policy: {SFT}" in capsys.readouterr().out
     assert evaluate(list(trained))["policy"] != given
     capsys.readouterr()
-    evaluate([*trained, "--start_from", SFT, "--ckpt_path", RL])
+    evaluate([*trained, "--start_from", "deleted since.ckpt", "--ckpt_path", RL])
     assert f"policy: {RL}" in capsys.readouterr().out
 
 

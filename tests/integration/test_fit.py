@@ -136,7 +136,10 @@ def test_a_run_goes_on_from_its_last_checkpoint_to_the_same_end(toy):
 def test_a_checkpoint_of_the_supervised_stage_begins_rl_again(toy):
     fit(["--config", toy, "--run", "run"])
     before, whole = weights("run"), episodes("run")
+    spent = json.loads(Path("run/ledger.json").read_text())["seconds"]
     fit(["--config", toy, "--ckpt_path", "run/checkpoints/sft/last.ckpt"])
+    again = json.loads(Path("run/ledger.json").read_text())["seconds"]  # of tests that no checkpoint of SFT knows of
+    assert spent["test/sft"] > 0 and all(again[part] == spent[part] for part in ("test/base", "test/sft"))
     assert same(weights("run"), before)
     assert episodes("run") == whole
 
@@ -168,12 +171,25 @@ def test_a_run_begins_where_another_one_ended_and_bears_its_costs(toy):
     assert same(weights("whole"), weights("both"))
     assert [e for e in episodes("whole") if e["phase"] == "rl"] == [e for e in episodes("both") if e["phase"] == "rl"]
     fit([*alone, "--run", "parts", "--trainer.max_epochs", "2"])
+    Path("sft").rename("moved")  # a run that goes on has all that it needs
     fit([*alone, "--run", "parts", "--ckpt_path", "last"])
+    Path("moved").rename("sft")
     assert same(weights("parts"), weights("whole"))
     assert json.loads(Path("parts/ledger.json").read_text())["demonstrations"] == 16
     assert audit_main(["whole"]) == 0
     assert json.loads(Path("whole/summary.json").read_text())["start_from"] == start
     assert f"start_from: {start}" in Path("whole/config.yaml").read_text()
+
+
+def test_the_untouched_model_can_be_the_reference_of_a_run_that_begins_with_another_one(toy):
+    fit(["--config", toy, "--run", "sft", "--trainer.max_epochs", "0"])
+    start = ["--sft", "null", "--start_from", "sft/checkpoints/sft/last.ckpt"]
+    kl = {}
+    for name, more in (("base", start), ("start", start), ("both", [])):
+        reference = ["--model.kl.loss", "0.01", "--model.kl.reference", "start" if name == "start" else "base"]
+        fit(["--config", toy, *more, *reference, "--run", name, *ONE_ITERATION])
+        kl[name] = float(rows(name)[-1]["rollout/kl"])
+    assert kl["base"] == kl["both"] > 0.1 and kl["start"] == pytest.approx(0, abs=1e-3)
 
 
 def test_a_run_without_a_checkpoint_begins_again_in_its_folder(toy):

@@ -43,6 +43,20 @@ def test_a_run_that_began_with_another_ones_supervised_stage_has_that_stage(tmp_
     assert setting.records[0].ledger["seconds"] == {"sft": 1.0, "rl": 10.0, "test/base": 3.0, "test/sft": 7.0}
 
 
+def test_runs_of_one_supervised_stage_show_what_they_measured_of_it_themselves_and_that_it_is_one(tmp_path: Path):
+    start = run(tmp_path / "start", {"base": NONE, "sft": ONE}, config={"trainer": {"max_epochs": 0}})
+    config = {"start_from": str(start / "checkpoints" / "sft" / "best.ckpt")}
+    folders = [
+        run(tmp_path / str(seed), {"base": began, "rl": TWO}, seed=seed, config=config)
+        for seed, began in ((1, ONE), (2, NONE))
+    ]
+    (material,) = read(folders)
+    (setting,) = material.settings
+    assert [result.rate for r in setting.records if (result := r.result("test", "sft"))] == [0.5, 0.0]
+    (gap,) = material.gaps
+    assert f"2 seeds begin with 1 supervised stages ({start})" in gap
+
+
 def test_a_run_whose_start_is_no_supervised_stage_or_is_gone_says_start(tmp_path: Path):
     start = run(tmp_path / "start", {"base": NONE, "rl": ONE})
     of_rl = {"start_from": str(start / "checkpoints" / "rl" / "last.ckpt")}

@@ -60,10 +60,10 @@ def test_nothing_is_overspent_and_less_than_a_group_is_left(total, tenths, demon
         plan = budget.plan(schedule, ranks)
     except BadInput as error:
         assert "budget" in error.where
-        assert float(budget.for_rl) < (minibatches + ranks) * size * episode  # it would not have paid for one iteration
+        assert float(budget.for_rl) < minibatches * ranks * size * episode  # it would not have paid for one iteration
         return
     counts = [plan.tasks_in(i) for i in range(plan.iterations)]
-    assert all(count % ranks == 0 and count >= minibatches for count in counts)
+    assert all(count % ranks == 0 and count >= minibatches * ranks for count in counts)
     episodes = sum(counts) * size
     ledger = {"demonstrations": plan.demonstrations, "episodes": episodes, "games": 7}
     account = budget.account(ledger)

@@ -270,6 +270,9 @@ def test_one_episode_is_no_group_and_tasks_are_shared_equally():
         Schedule(group_size=1).check(compares_group=True, ranks=1, context=1024)
     with pytest.raises(BadInput, match=r"data\.schedule\.tasks: 8 tasks cannot be shared equally by 3"):
         Schedule().check(compares_group=False, ranks=3, context=1024)
+    with pytest.raises(BadInput, match=r"minibatches: 4 cannot each hold a group of every process: 8 tasks"):
+        Schedule(minibatches=4).check(compares_group=False, ranks=4, context=1024)
+    Schedule(minibatches=4).check(compares_group=False, ranks=2, context=1024)
     Schedule(group_size=1).check(compares_group=False, ranks=4, context=1024)
     assert Schedule(passes=2, minibatches=3).steps_per_iteration == 6
 
