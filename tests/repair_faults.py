@@ -11,6 +11,7 @@ REPAIR, ROWS = ("tests/environment/swe/test_swe.py",), ("tests/environment/swe/t
 CHEATS = ("tests/environment/swe/test_swe.py", "-k", "had_for_less")
 TIMES = (*REPAIR, "-k", "have_their_time")
 BLAME, SAME = ("tests/environment/swe/test_grading.py", "-k", "to_blame"), (*REPAIR, "-k", "made_anew")
+NOBODY = ("tests/environment/swe/test_grading.py", "-k", "nobodys_fault")
 MADE = ("tests/environment/swe/test_factory.py",)
 TURNS = ("tests/environment/swe/test_slot.py",)
 BUGS, WORTH = ("tests/environment/swe/test_bugs.py",), ("tests/reward/test_repair.py",)
@@ -61,6 +62,12 @@ REPAIR_FAULTS = [
         "true {folder}",
         BUBBLE,
     ),
+    Fault("let what has ended its watcher run on in a container", ENGINE, "code < SIGNALLED", "code != KILLED", CONTAINER),
+    Fault("keep what is in the kernel for the next episode", ENGINE, ': NO_MAILBOXES,', ": {},", CONTAINER),
+    Fault("blame a repair whose sandbox is broken", f"{HERE}/sandbox/base.py", "if ended.timed_out or ended.code:",
+          "if ended.timed_out or ended.code > 2:", NOBODY),
+    Fault("let a repair that keeps written tests from starting be the engine's fault", f"{HERE}/written_tests.py",
+          "for _ in range(2):", "for _ in range(0):", BLAME),
     Fault(
         "leave the network to a container",
         f"{HERE}/sandbox/engine.py",

@@ -84,6 +84,8 @@ def test_games_are_paid_for_once_however_often_they_are_played(toy: str):
     assert found["budget"] == {"total": 4.0, "sft": 0.0, "rl": 4.0, "remainder": 0.0}
 
 
+SIXTEEN_AND_EIGHT = ["--budget.total", "480", "--budget.sft_share", "0.167"]
+"""Demonstrations and games, at the prices below."""
 GAMES = [
     "--budget.prices.episode",
     "0",
@@ -122,6 +124,10 @@ GAMES = [
         (
             ["--sft.demonstrations", "null", *GAMES, "--budget.total", "95", "--budget.sft_share", "0.95"],
             "budget: 5 units are left for RL, less than a game costs",
+        ),
+        (
+            ["--sft.demonstrations", "null", *GAMES, *SIXTEEN_AND_EIGHT, "--trainer.check_val_every_n_epoch", "4"],
+            r"trainer\.check_val_every_n_epoch: 4 is more than trainer\.max_epochs=3",
         ),
         (["--elsewhere", '{"x": {"tasks": "nothing"}}'], "nothing"),
     ],

@@ -156,6 +156,16 @@ def test_a_run_begins_where_another_one_ended_and_bears_its_costs(toy):
     other = fit([*alone, "--run", "other", "--trainer.max_epochs", "2", "--data.evaluation.temperature", "0.5"])
     assert [e["phase"] for e in episodes("other")].count("test/base") == 4
     assert other.results["base"].conditions.sampling["temperature"] == 0.5
+    told = [
+        "--model.policy.init_args.system",
+        "Answer.",
+        "--trainer.max_epochs",
+        "0",
+        "--trainer.check_val_every_n_epoch",
+        "1",
+    ]
+    fit([*alone, "--run", "told", *told])
+    assert [e["phase"] for e in episodes("told")].count("test/base") == 4
     summary = json.loads(Path("sft/summary.json").read_text())
     del summary["measured"]
     Path("sft/summary.json").write_text(json.dumps(summary))

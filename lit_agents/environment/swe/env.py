@@ -29,9 +29,9 @@ from lit_agents.environment.swe.runtimes import runtime
 from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.sandbox.choice import working
 from lit_agents.environment.swe.sandbox.terms import Runtime, TooLarge
-from lit_agents.environment.swe.tree import File, Tree, changed, changes, packed, unpacked
+from lit_agents.environment.swe.tree import File, Tree, changes, packed, unpacked
 from lit_agents.environment.swe.verify import verify_all
-from lit_agents.environment.swe.written_tests import FOLDER, TestWriter, written_passed
+from lit_agents.environment.swe.written_tests import TestWriter, judged_by
 from lit_agents.errors import BadInput
 from lit_agents.paths import cache_folder
 from lit_agents.types import Task
@@ -208,9 +208,7 @@ class SweGym(TextEnvironment):
             "tests_ended": found.ended,
         }
         if written := self._written(playing, sandbox):
-            kept = {path: file for path, file in counted.items() if not path.startswith(f"{FOLDER}/")}
-            sandbox.reset(packed(changed(playing.before, kept)))
-            signals["written_passed"] = written_passed(written, sandbox)
+            signals["written_passed"] = judged_by(written, playing.before, counted, sandbox)
         said = "All tests pass." if found.resolved else "Some tests fail."
         score, lost = float(found.resolved), not found.resolved
         return Transition(said, score, terminated=True, won=found.resolved, lost=lost, signals=signals)

@@ -15,7 +15,7 @@ from lit_agents.environment.swe.results import PYTEST, reported, run_tests, shar
 from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.sandbox.terms import SandboxError
 from lit_agents.environment.swe.syntax import parsed
-from lit_agents.environment.swe.tree import File, Tree, changed, packed
+from lit_agents.environment.swe.tree import Change, File, Tree, changed, packed
 
 FOLDER = "lit_agents_written_tests"
 COMMAND = f"{PYTEST} -o addopts= {FOLDER}"
@@ -119,6 +119,23 @@ def written_passed(files: dict[str, str], sandbox: Sandbox) -> float:
     """Which part of the written tests passes on what is in the sandbox, 0 to 1; there is at least one."""
     named = [f"{FOLDER}/{name}::test_{n}" for name, text in files.items() for n in range(text.count("\ndef test_"))]
     return share(_passed(files, sandbox), named)
+
+
+def judged_by(files: dict[str, str], before: Tree, change: Change, sandbox: Sandbox) -> float:
+    """`written_passed` after a change; what keeps the tests from being started has passed none, as in `grading.judged`.
+
+    Raises:
+        SandboxError: they cannot be started without it either.
+    """
+    counted = {path: file for path, file in change.items() if path.partition("/")[0] != FOLDER}
+    for _ in range(2):
+        try:
+            sandbox.reset(packed(changed(before, counted)))
+            return written_passed(files, sandbox)
+        except SandboxError:
+            sandbox.reset(packed(before))
+            written_passed(files, sandbox)
+    return 0.0
 
 
 def _passed(files: dict[str, str], sandbox: Sandbox) -> frozenset[str]:

@@ -107,6 +107,28 @@ def test_a_child_in_the_background_does_not_hold_its_command_and_ends_with_it(sa
     assert said(sandbox, "wc -l < ticks 2>/dev/null || echo none") == before
 
 
+def test_what_outlives_its_shell_ends_with_the_command_too(sandbox: Sandbox):
+    """It leaves the session, and ends the program that waits for it."""
+    promised(sandbox, Guarantee.PROCESSES_HIDDEN)  # or that program would be this one
+    said(
+        sandbox,
+        "rm -f ticks; setsid sh -c 'while true; do echo x >> ticks; sleep 0.05; done' >/dev/null 2>&1 & kill -TERM $PPID",
+    )
+    counted = said(sandbox, "touch ticks; wc -l < ticks; sleep 0.5; wc -l < ticks")  # whose end would end it too
+    first, last = counted.split()
+    assert first == last
+
+
+def test_nothing_is_kept_in_the_kernel_for_the_next_episode(sandbox: Sandbox):
+    promised(sandbox, Guarantee.WRITES_CONFINED)
+    said(sandbox, "touch /dev/mqueue/note; for kind in '-M 100' -Q '-S 1'; do ipcmk $kind; done")
+    sandbox.reset(packed(FILES))
+    assert said(sandbox, "ls /dev/mqueue 2>/dev/null; ipcs | grep 0x || true") == ""
+    assert (
+        said(sandbox, "python3 -c 'import multiprocessing as m; m.Lock(); print(m.Pool(1).map(abs, [-1]))'") == "[1]\n"
+    )
+
+
 def test_files_go_in_and_come_out(sandbox: Sandbox):
     sandbox.reset(packed(FILES))
     assert said(sandbox, "cat link; ./d/run.sh; ls") == "hello\nran\na.txt\nd\nlink\n"

@@ -25,6 +25,7 @@ from lit_agents.environment.swe.written_tests import RecordedCalls
 from lit_agents.errors import BadInput
 from lit_agents.types import Task
 from tests.environment.swe.little import COUNT, world
+from tests.environment.swe.traces import left, traces
 
 
 @pytest.fixture
@@ -358,11 +359,12 @@ def test_bad_input_names_what_is_wrong(home: Path, little: str, tasks: list[Task
 
 
 def test_sessions_of_a_pool_work_side_by_side_and_leave_nothing(home: Path, little: str, tasks: list[Task]):
-    before = set(Path("/tmp").glob("lit_agents-*"))
+    before = traces()
     with EnvPool(world(home, little), 4) as pool:
         live = dict(enumerate(tasks[:4]))
         assert not any(isinstance(start, Failure) for start in pool.reset(live).values())
-        assert len(set(Path("/tmp").glob("lit_agents-*")) - before) == 4
+        folders = [trace for trace in traces() - before if trace.startswith("/tmp/")]
+        assert len(folders) == 4
         ends = pool.step(dict.fromkeys(live, "submit"))
         assert all(not isinstance(end, Failure) and end.lost for end in ends.values())
-    assert set(Path("/tmp").glob("lit_agents-*")) == before
+    assert not left(before)

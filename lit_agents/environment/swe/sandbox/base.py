@@ -158,12 +158,13 @@ class Sandbox(ABC):
         """
         self.kill()
         sink = Capture(ARCHIVE_CAP)
-        script = f"tar -cf - --ignore-failed-read --exclude=./.git -- {shlex.join(paths)} 2>/dev/null"
+        # up to 2: something is not there, or cannot be read; that is told from what the sandbox itself ends with
+        script = f"tar -cf - --ignore-failed-read --exclude=./.git -- {shlex.join(paths)} 2>/dev/null; test $? -le 2"
         ended = self.execute(["sh", "-c", script], self._bare(), b"", COPY_TIMEOUT, sink)
         archive = sink.kept()
         if sink.lost:
             raise TooLarge(f"the work folder is {sink.lost} bytes too large to be copied out")
-        if ended.timed_out or ended.code > 2:  # up to 2: something is not there, or cannot be read
+        if ended.timed_out or ended.code:
             raise SandboxError(f"the work folder could not be copied out (exit code {ended.code})")
         return archive
 

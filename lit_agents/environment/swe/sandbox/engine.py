@@ -35,6 +35,15 @@ OWNER = "lit_agents.owner"
 THEN_KILL = '"$@" 2>&1; code=$?; kill -9 -1; cat >/dev/null; exit $code'
 """Run a program, its two outputs as one, so that their order is kept, end all of this user that still runs but this shell, and
 read what input is left: podman would take it for an error that nobody does."""
+NO_MAILBOXES = {
+    "kernel.shmmni": "0",
+    "kernel.msgmni": "0",
+    "kernel.sem": "250 32000 32 0",
+    "fs.mqueue.queues_max": "0",
+}
+"""What is kept in the kernel and in no folder would outlive an episode: none of it can be made."""
+SIGNALLED = 128
+"""Exit codes from there on are of signals, or pretend to be."""
 OOM_KILLS = "cat /sys/fs/cgroup/memory/memory.oom_control /sys/fs/cgroup/memory.events 2>/dev/null | grep '^oom_kill '"
 
 
@@ -107,7 +116,7 @@ class DockerSandbox(Sandbox):
         """One program, and at its end the end of all others."""
         command = ["sh", "-c", THEN_KILL, "sh", *argv]
         code, in_time = self._exec(command, variables, stdin, timeout, sink)
-        if not in_time or code != KILLED:
+        if not in_time or code < SIGNALLED:
             return Ended(code if in_time else KILLED, not in_time)
         self.kill()  # the shell that waited may have been killed by what it waited for
         said = Capture(1000)
@@ -185,6 +194,7 @@ class DockerSandbox(Sandbox):
             },
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
+            "sysctls": NO_MAILBOXES,
             "volumes": {folder: {"bind": folder, "mode": "ro"} for folder in shown},
             "labels": self._labels(),
         }

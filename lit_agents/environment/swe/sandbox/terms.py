@@ -88,6 +88,7 @@ def installed_beside(runtime: Runtime) -> list[str]:
     roots = [root for root in roots if not (root / "pyvenv.cfg").is_file()]
     names = ("site-packages", "dist-packages", "ensurepip")
     found = [path for root in roots for name in names for path in root.glob(f"lib/python3*/{name}")]
+    found.append(Path("/usr/share/python-wheels"))  # Debian's, of pip and what is inside it
     return sorted({str(path) for path in found if path.is_dir()})
 
 
