@@ -60,6 +60,8 @@ def parsed(args: Sequence[str] | None) -> tuple[Study, Namespace]:
     stored = "where the trials are kept, instead of a journal in the folder: sqlite:///FILE, postgresql+psycopg://..."
     parser.add_argument("--storage", type=str | None, default=None, help=stored)
     parser.add_argument("--jobs", type=PositiveInt, default=1, help="runs at once, where memory allows")
+    gone = "make this trial again: its process is gone, on a machine or in a container that cannot be seen from here"
+    parser.add_argument("--release", type=int | None, default=None, help=gone)
     try:
         config = parser.parse_args(None if args is None else list(args))
         made = parser.instantiate(config)
@@ -99,6 +101,8 @@ def tune(args: Sequence[str] | None = None, stop: Event | None = None) -> optuna
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     trials = storage.opened(study, home, given.storage)
+    if given.release is not None:
+        storage.release(trials, given.release)
     seeds = ", ".join(map(str, study.seeds))
     _say(f"study folder: {home}; {count or study.trials} settings, each with seeds {seeds}")
     try:
@@ -106,6 +110,8 @@ def tune(args: Sequence[str] | None = None, stop: Event | None = None) -> optuna
     finally:
         write_trials(trials, study, home)
     print_study(trials, study)
+    for number, where in storage.under_way(trials).items():
+        _say(f"trial {number} is under way at {where}; if that is gone, `--release {number}` makes it again")
     if trials.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         write(read([home]), home / REPORT)
         _say(f"report: {home / REPORT / PAGE}")

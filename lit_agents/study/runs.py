@@ -41,7 +41,6 @@ GRACE = 60.0
 UNNAMED = ("name",)
 """Settings that are no part of what a run is."""
 
-Row = dict[str, str]
 Watch = Callable[[Path], bool]
 """Given the folder of a run that is under way: whether to give it up."""
 

@@ -133,6 +133,29 @@ def queued(trial: FrozenTrial) -> dict[str, Any]:
     return dict(trial.system_attrs.get(FIXED, {}))
 
 
+def under_way(study: optuna.Study) -> dict[int, str]:
+    """By number the trials that some process is at, and which one as far as it has said so: host, process."""
+    found = {}
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        words = str(trial.user_attrs.get(OWNER, "")).split()
+        found[trial.number] = (
+            f"{words[0]}, process {words[3]}" if len(words) == 5 else "a process that has not said which"
+        )
+    return found
+
+
+def release(study: optuna.Study, number: int) -> None:
+    """End a trial whose process is gone where nobody here can see that, so that it is made again.
+
+    Raises:
+        BadInput: nobody is at it.
+    """
+    if number not in (there := under_way(study)):
+        known = ", ".join(map(str, there)) or "none is"
+        raise BadInput(f"--release {number}", "no trial of that number is under way.", f"Under way: {known}.")
+    _failed(study, number)
+
+
 def give_back(study: optuna.Study) -> list[int]:
     """End what this process is at, so that it is made again, on another machine too, which cannot see that it is gone.
 

@@ -10,6 +10,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from lit_agents.errors import BadInput
 from lit_agents.study import storage
 from lit_agents.study.design import Study
 from lit_agents.study.factors import Factor
@@ -49,6 +50,15 @@ def test_who_is_stopped_gives_back_his_own_trial_alone(trials: optuna.Study):
     assert storage.tried_again(trials) == [0] and storage.waiting(trials) == 1
     again = begun(trials)
     assert again.params == mine.params and [trial.number for trial in latest(trials)] == [1, 2]
+
+
+def test_a_trial_whose_process_is_gone_where_nobody_sees_it_can_be_released(trials: optuna.Study):
+    begun(trials).set_user_attr(storage.OWNER, "elsewhere boot numbers 7 1")
+    assert storage.tried_again(trials) == [] and storage.under_way(trials) == {0: "elsewhere, process 7"}
+    with pytest.raises(BadInput, match=r"--release 5: no trial of that number is under way\. Under way: 0"):
+        storage.release(trials, 5)
+    storage.release(trials, 0)
+    assert storage.under_way(trials) == {} and storage.tried_again(trials) == [0]
 
 
 def test_a_trial_that_nobody_calls_his_is_tried_again_after_a_while(trials: optuna.Study, monkeypatch):
