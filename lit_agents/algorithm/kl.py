@@ -19,7 +19,7 @@ class KL:
     target: float | None = None
     """Adapt the coefficient so that the KL per token stays near this many nats (Ziegler et al. 2019)."""
     horizon: float = 1000.0
-    """Episodes over which an adaptive coefficient moves by its own size at most."""
+    """Episodes over which an adaptive coefficient moves by a fifth of itself at most."""
     reference: Literal["start", "base"] = "start"
     """The weights at the start of RL, after any supervised stage, or the untouched model."""
 

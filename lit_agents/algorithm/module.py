@@ -49,7 +49,8 @@ class AgentModule(LightningModule):
         warmup: optimizer steps in which the learning rate rises to its value; Adam's first steps are as long for a noisy
             gradient as for a sure one.
         anneal: let the learning rate fall linearly from there to 0 at the end of the run, so that the last policy is not
-            one of those that noise drives about; a run that is made longer later falls from where it is.
+            one of those that noise drives about; a run that is made longer later falls from where it is, and one with no
+            more steps than ``warmup`` has none left to fall in.
     """
 
     compares_group: ClassVar[bool] = False
