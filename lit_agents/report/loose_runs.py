@@ -15,6 +15,8 @@ from lit_agents.errors import BadInput
 from lit_agents.study.overlay import leaves
 from lit_agents.study.records import Record
 
+LONGEST = 100
+"""Characters of a label that says in what settings differ; runs that differ in more are told apart by their names."""
 START = "start"
 """What stands in the place of the base in a run that began with another one's weights."""
 NO_PART = ("name", "seed_everything", "start_from", "keep_weights", "preflight")
@@ -25,6 +27,7 @@ def grouped(folders: Sequence[Path]) -> tuple[dict[str, tuple[Record, ...]], lis
     """By a label, the runs of each configuration in the order of their seeds; and what had to be left out, with the reason."""
     kept: dict[str, list[Record]] = {}
     configs: dict[str, dict[str, Any]] = {}
+    names: dict[str, str] = {}
     gaps = []
     for folder in folders:
         try:
@@ -40,9 +43,11 @@ def grouped(folders: Sequence[Path]) -> tuple[dict[str, tuple[Record, ...]], lis
             continue
         flat = _flat(config, start)
         digest = hashlib.sha256(json.dumps(flat, sort_keys=True, default=str).encode()).hexdigest()
-        configs[digest] = flat
+        configs[digest], names[digest] = flat, str(config.get("name"))
         kept.setdefault(digest, []).append(record)
     labels = _labels(configs)
+    if max(map(len, labels.values()), default=0) > LONGEST and len(set(names.values())) == len(names):
+        labels = names
     return {labels[d]: tuple(sorted(runs, key=lambda run: run.seed)) for d, runs in kept.items()}, gaps
 
 

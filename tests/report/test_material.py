@@ -29,6 +29,15 @@ def test_runs_that_differ_in_their_seed_are_one_setting_and_others_are_named_by_
     assert [s.label for s in alone.settings] == ["all runs"]
 
 
+def test_runs_that_differ_in_much_are_called_by_their_names(tmp_path: Path):
+    other = {"name": "other", "data": {"tasks": "x" * 120, "environment": CONFIG["data"]["environment"]}}
+    folders = [
+        run(tmp_path / str(number), {"base": NONE, "rl": ONE}, config=config)
+        for number, config in enumerate(({}, other))
+    ]
+    assert [setting.label for setting in read(folders)[0].settings] == ["toy", "other"]
+
+
 def test_a_run_that_began_with_another_ones_supervised_stage_has_that_stage(tmp_path: Path):
     start = run(tmp_path / "start", {"base": NONE, "sft": ONE}, config={"trainer": {"max_epochs": 0}})
     ledger = json.loads((start / "ledger.json").read_text())
