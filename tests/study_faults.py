@@ -29,6 +29,8 @@ STUDY_FAULTS = [
           "if record.seed == first.seed:", "if not record.seed:", GATHERED),
     Fault("report trials that have not ended", "report/material.py",
           'if row["state"] != "COMPLETE":', 'if row["state"] == "PRUNED":', GATHERED),
+    Fault("report a place where not all seeds were measured", "report/material.py",
+          "tuple(_without(record, lost) for record in kept)", "tuple(kept)", GATHERED),
     Fault("report a run that has not ended as if SFT had been its end", "report/loose_runs.py",
           "if record.last != (wanted := _ends_with(config)):", "if not (wanted := _ends_with(config)):", GATHERED),
     Fault("pair what was measured on other tasks", "report/tables.py",

@@ -19,8 +19,8 @@ LONGEST = 100
 """Characters of a label that says in what settings differ; runs that differ in more are told apart by their names."""
 START = "start"
 """What stands in the place of the base in a run that began with another one's weights."""
-NO_PART = ("name", "seed_everything", "start_from", "keep_weights", "preflight")
-"""Settings that do not make two runs different ones; where a run began is looked at in that run."""
+NO_PART = ("name", "seed_everything", "start_from", "keep_weights", "preflight", "elsewhere")
+"""Settings that do not make two runs different ones; where a run began and where it was measured is looked at in that run."""
 
 
 def grouped(folders: Sequence[Path]) -> tuple[dict[str, tuple[Record, ...]], list[str]]:

@@ -135,33 +135,47 @@ def _records(runs: Sequence[Mapping[str, Any]], folder: Path) -> tuple[tuple[Rec
 
 
 def _sound(material: Material) -> Material:
-    """Without runs that were not measured as the first one of their setting was."""
+    """Without runs whose objectives were not measured as those of the first run of their setting were."""
     settings, gaps = [], list(material.gaps)
     for setting in material.settings:
         kept = [setting.records[0]]
         for record in setting.records[1:]:
-            if wrong := _unlike(record, kept[0]):
+            if wrong := _unlike(record, kept[0], material.objectives):
                 gaps.append(f"{setting.label}: {record.folder} is left out: {wrong}")
             else:
                 kept.append(record)
+        lost = _unlike_places(kept, material.objectives)
+        gaps += [f"{setting.label}: {place} is left out: {why}" for place, why in lost.items()]
         starts = [record.start for record in kept if record.start]
         if len(set(starts)) < len(starts):
             said = f"{len(starts)} seeds begin with {len(set(starts))} supervised stages ({kept[0].start})"
             gaps.append(f"{setting.label}: {said}; the chance of others is in no interval.")
-        settings.append(Setting(setting.label, tuple(kept)))
+        settings.append(Setting(setting.label, tuple(_without(record, lost) for record in kept)))
     return replace(material, settings=tuple(settings), gaps=tuple(gaps))
 
 
-def _unlike(record: Record, first: Record) -> str:
-    """Why a run cannot be put together with another one; empty if it can."""
+def _unlike(record: Record, first: Record, places: Sequence[str]) -> str:
+    """Why a run cannot be put together with another one in these places; empty if it can."""
     if record.seed == first.seed:
         return f"it has the seed of {first.folder}."
-    measured = [[(stage, place) for stage, places in r.stages.items() for place in places] for r in (record, first)]
+    measured = [[(s, p) for s, found in r.stages.items() for p in found if p in places] for r in (record, first)]
     if measured[0] != measured[1]:
-        texts = [", ".join(f"{place} after {stage}" for stage, place in each) for each in measured]
-        return f"it was measured in {texts[0]}; {first.folder} in {texts[1]}."
+        texts = [", ".join(f"{place} after {stage}" for stage, place in each) or "nothing" for each in measured]
+        return f"{record.folder} has {texts[0]}; {first.folder} has {texts[1]}."
     for stage, place in measured[0]:
         mine, others = (vars(r.result(place, stage).conditions) for r in (record, first))
         if found := differences(mine, others):
             return f"its {'; its '.join(found)} as in {first.folder}."
     return ""
+
+
+def _unlike_places(records: Sequence[Record], objectives: Sequence[str]) -> dict[str, str]:
+    """Places beside the objectives where not all seeds were measured, or not alike; and why."""
+    more = [place for r in records for found in r.stages.values() for place in found if place not in objectives]
+    wrong = {place: [_unlike(record, records[0], [place]) for record in records[1:]] for place in dict.fromkeys(more)}
+    return {place: " ".join(filter(None, each)) for place, each in wrong.items() if any(each)}
+
+
+def _without(record: Record, places: Iterable[str]) -> Record:
+    left = {stage: {p: found for p, found in all_.items() if p not in places} for stage, all_ in record.stages.items()}
+    return replace(record, stages=left)

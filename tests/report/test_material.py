@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_a_page_goes_into_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture
         ({"stages": {"base": NONE}}, "has not been tested after rl yet"),
         ({"turn_limit": 3}, "its turn_limit is 3, not 2 as in"),
         ({"seed": 1}, "it has the seed of"),
-        ({"elsewhere": {"rl": {"away": ONE}}}, "it was measured in test after base, test after rl, away after rl;"),
+        ({"stages": {"base": NONE, "sft": ONE, "rl": ONE}}, "two has test after base, test after sft, test after rl;"),
     ],
 )
 def test_what_cannot_be_put_together_is_left_out_and_named(tmp_path: Path, change, words: str):
@@ -106,6 +107,43 @@ def test_what_cannot_be_put_together_is_left_out_and_named(tmp_path: Path, chang
     assert material.settings[0].seeds == [1]
     (gap,) = material.gaps
     assert words in gap and str(tmp_path / "two") in gap
+
+
+def test_a_place_where_not_all_seeds_were_measured_alike_is_left_out_and_the_seeds_are_not(tmp_path: Path):
+    there: dict[str, Any] = {"base": {"away": NONE, "far": NONE}, "rl": {"away": ONE, "far": ONE}}
+    folders = [
+        run(tmp_path / "one", {"base": NONE, "rl": ONE}, elsewhere=there, config={"elsewhere": {"away": 1, "far": 1}}),
+        run(tmp_path / "two", {"base": NONE, "rl": TWO}, seed=2, elsewhere=there, config={"elsewhere": {"far": 1}}),
+        run(
+            tmp_path / "three",
+            {"base": NONE, "rl": TWO},
+            seed=3,
+            elsewhere={s: {"far": there[s]["far"]} for s in there},
+        ),
+    ]
+    (material,) = read(folders)
+    assert [(s.label, s.seeds) for s in material.settings] == [("all runs", [1, 2, 3])]
+    assert material.places == ["test", "far"]
+    (gap,) = material.gaps
+    assert gap.startswith("all runs: away is left out: ")
+    assert f"{tmp_path / 'three'} has nothing; {tmp_path / 'one'} has away after base, away after rl." in gap
+    assert str(tmp_path / "two") not in gap
+    alike = read(folders[:2])[0]
+    assert alike.places == ["test", "away", "far"] and not alike.gaps
+    (extra,) = read([folders[2], folders[0]])  # the one that lacks it comes last or first
+    assert extra.places == ["test", "far"] and extra.settings[0].seeds == [1, 3]
+
+
+def test_a_place_that_was_measured_in_another_way_is_left_out(tmp_path: Path):
+    there: dict[str, Any] = {"base": {"away": NONE}, "rl": {"away": ONE}}
+    folders = [run(tmp_path / str(n), {"base": NONE, "rl": ONE}, seed=n, elsewhere=there) for n in (1, 2)]
+    path = folders[1] / "summary.json"
+    text = path.read_text()
+    assert "files of away" in text
+    path.write_text(text.replace("files of away", "others"))
+    (material,) = read(folders)
+    assert material.places == ["test"] and material.settings[0].seeds == [1, 2]
+    assert "away is left out: its environment" in material.gaps[0]
 
 
 def test_a_study_shows_what_has_ended_in_its_own_order_and_names_the_rest(tmp_path: Path):
