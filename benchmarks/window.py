@@ -4,7 +4,7 @@
 
 Every side plays the same games with the same random numbers, and the update of what it has played is computed once. What an
 agent sees decides what it says, so the sides play other episodes, and everything is given per turn. `whole` keeps all turns in
-sight; `20/8` drops all but the 8 newest ones when there are more than 20, as conf/alfworld does; `10/8` every three turns.
+sight; `20/8` drops all but the 8 newest ones when there are more than 20; `10/8` every three turns.
 The last line is one JSON object: how many times what `whole` takes per turn the other sides take.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import sys
 import time
 import urllib.error
@@ -38,7 +39,7 @@ def fetched(url: str, folder: Path, sha256: str = "") -> Path:
             part = path.with_name(f"{name}.part")
             try:
                 _download(url, part)
-            except (OSError, ValueError) as error:  # urllib's errors among them
+            except (OSError, ValueError, http.client.HTTPException) as error:  # urllib's errors among them
                 there = part.stat().st_size if part.is_file() else 0
                 reason = f"it cannot be downloaded ({error}); {there:,} bytes of it are there."
                 raise BadInput(

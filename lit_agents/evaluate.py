@@ -28,7 +28,7 @@ from lit_agents.evaluation.report import print_table
 from lit_agents.evaluation.result import Conditions, Result, differences
 from lit_agents.evaluation.samples import name_of
 from lit_agents.rollout.datamodule import RolloutDataModule
-from lit_agents.rollout.players import ExpertPlayer, Player, PolicyPlayer, RandomPlayer
+from lit_agents.rollout.players import ExpertPlayer, Player, PolicyPlayer, RandomPlayer, has_no_player
 from lit_agents.types import Episode, TurnRewards
 from lit_agents.whole_files import write_whole
 
@@ -133,25 +133,28 @@ class Evaluation:
         checkpoint = checkpoint_of(cli, "ckpt_path")
         return Evaluation(cli, checkpoint or checkpoint_of(cli, "start_from"), other, earlier)
 
-    def measured(self) -> dict[str, Result]:
-        """Every row of the table."""
+    def measured(self) -> tuple[dict[str, Result], dict[str, str]]:
+        """Every row of the table; and an error of each row that has any."""
         data, module, samples = self.cli.datamodule, self.cli.model, self.cli.value("samples")
         chat = module.policy.chat
         module.configure_model()
         steps = module.restore(self.checkpoint) if self.checkpoint else 0
         module.policy.to(self.cli.machine()[0])
         data.open(module.policy)
-        results = {
-            "random": measure(data, module, RandomPlayer(chat), samples)[0],
-            "policy": measure(data, module, policy_player(data, module, steps), samples)[0],
-            "expert": measure(data, module, ExpertPlayer(chat))[0],
+        rows = {
+            "random": measure(data, module, RandomPlayer(chat), samples),
+            "policy": measure(data, module, policy_player(data, module, steps), samples),
+            "expert": measure(data, module, ExpertPlayer(chat)),
         }
         if self.other:
             player = policy_player(data, module, module.restore(self.other))
-            results["against"] = measure(data, module, player, samples)[0]
+            rows["against"] = measure(data, module, player, samples)
+        rows = {name: row for name, row in rows.items() if not all(map(has_no_player, row[1]))}
+        failed = {name: [e.error for e in episodes if e.stop.is_failure] for name, (_, episodes, _) in rows.items()}
+        results = {name: result for name, (result, _, _) in rows.items()}
         if self.earlier:
             results["against"] = self.earlier
-        return {name: result for name, result in results.items() if result.n or name == "policy"}
+        return results, {name: errors[0] for name, errors in failed.items() if errors}
 
     def comparable(self, mine: Conditions) -> list[str]:
         """In what the earlier numbers differ.
@@ -194,13 +197,15 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, Result]:
         data.preflight(cli.model.policy.chat, test=None)
         wanted.comparable(conditions_of(data))
         data.on_progress = bar.show
-        results = wanted.measured()
+        results, errors = wanted.measured()
     finally:
         bar.hide()
         data.close()
     what = cli.value("ckpt_path") or cli.value("start_from") or "untouched model"
     title = f"{results['policy'].conditions.sentence}\npolicy: {what}"
     print_table(title + (f"\nagainst: {cli.value('against')}" if "against" in results else ""), results)
+    for name, error in errors.items():
+        print(printable(f"an error of {name}: ... {error[-300:]}"))
     content = {"policy": what, "success": {name: result.as_json() for name, result in results.items()}}
     if set(results["policy"].by_task) & set(results["against"].by_task if "against" in results else ()):
         found = compare(results["policy"].by_task, results["against"].by_task)

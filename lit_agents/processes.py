@@ -1,11 +1,16 @@
-"""Who is who among processes, also after a number was given to another one, and what they hold."""
+"""Who is who among processes, also after a number was given to another one, who ends with whom, and what they hold."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
 
 
 def machine() -> str:
@@ -36,6 +41,14 @@ def is_gone(owner: str) -> bool:
     if words[0] == host and words[1] != boot:
         return True  # nothing survives a boot
     return words[1:3] == [boot, numbers] and identity(int(words[3])) != owner
+
+
+def end_with_parent(parent: int) -> None:
+    """From now on this process is killed when its parent ends, however that ends (on Linux); at once if it has ended."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def resident_bytes(pid: int) -> int:

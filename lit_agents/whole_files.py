@@ -23,7 +23,7 @@ def write_whole(path: Path, text: str) -> None:
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
     """A name beside a file, to write to; what is there at the end of the block, if it ends well, becomes the file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}{HALF}")
+    beside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}{HALF}")  # several hosts may share it
     try:
         yield beside
         to_disk(beside)  # or the new name may be on disk before the content when the power fails

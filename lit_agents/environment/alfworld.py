@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -21,9 +19,9 @@ from pathlib import Path
 from typing import Literal
 
 from lit_agents.download import check_sha256, fetched
+from lit_agents.environment.alfworld_catalogue import OFFICIAL, listed
 from lit_agents.environment.alfworld_expert import handcoded_walkthrough
-from lit_agents.environment.alfworld_files import GAME, TYPES, Row, human_goals, read_index, unpack
-from lit_agents.environment.alfworld_generate import generated
+from lit_agents.environment.alfworld_files import Row, human_goals, unpack
 from lit_agents.environment.alfworld_play import Game
 from lit_agents.environment.alfworld_progress import goal_in
 from lit_agents.environment.alfworld_translation import planner_version
@@ -41,11 +39,6 @@ CUE = "\nCommand:"
 OBSERVATION_FORMAT = "1"
 """To be raised with any change of what the agent is shown."""
 GRAMMAR = "last line that is not empty, one of the game's commands; 1"
-SPLITS = {"train": "train", "sft": "train", "validation": "valid_train", "test": "valid_unseen"}
-"""Official games behind our splits. ``sft`` takes from the end of a fixed random order, ``train`` from its beginning."""
-SOURCES = ("official", "seen", "generated", "mixed")
-FIRST_SEED = {"test": 1, "validation": 20_001, "train": 30_001, "sft": 40_001}
-"""Of the generated games of each split, which has up to 10,000 of each type."""
 
 
 class AlfWorld(TextEnvironment):
@@ -89,7 +82,7 @@ class AlfWorld(TextEnvironment):
     @property
     def official(self) -> Path:
         """Where the official games are."""
-        return self.folder / "official"
+        return self.folder / OFFICIAL
 
     def install(self) -> str:
         """Unpack ``source``; how many games there are then."""
@@ -98,17 +91,14 @@ class AlfWorld(TextEnvironment):
         sources = [self._source] if isinstance(self._source, str) else self._source
         if self._sha256 and len(sources) > 1:
             raise BadInput("sha256", "it is of one archive, and there are several.", "Name one archive at a time.")
-        archives = []
-        for named in sources:
-            if "://" in named:
-                archives.append(fetched(named, cache_folder("downloads"), self._sha256))
-                continue
-            archives.append(Path(named).expanduser())
-            if not archives[-1].is_file():
-                there = "it is a folder" if archives[-1].is_dir() else "there is no such file"
-                raise BadInput(named, f"{there}.", "Name an archive (tar or zip), or its URL.")
-            check_sha256(archives[-1], self._sha256, named)
-        rows = unpack(archives, self.official)
+        archives = [self._archive(named) for named in sources]
+        try:
+            rows = unpack(archives, self.official)
+        except BadInput as error:
+            for named, archive in zip(sources, archives, strict=True):
+                if "://" in named and error.where == str(archive):
+                    archive.unlink()  # or it would be there for the next try
+            raise
         counts = {
             split: sum(r.split == split and not r.fault for r in rows) for split in dict.fromkeys(r.split for r in rows)
         }
@@ -117,42 +107,34 @@ class AlfWorld(TextEnvironment):
         left_out = f"; {len(faults)} left out, e.g. {faults[0]}" if faults else ""
         return f"{self.official}: {said}{left_out}"
 
+    def _archive(self, named: str) -> Path:
+        if "://" in named:
+            return fetched(named, cache_folder("downloads"), self._sha256)
+        path = Path(named).expanduser()
+        if not path.is_file():
+            there = "it is a folder" if path.is_dir() else "there is no such file"
+            raise BadInput(named, f"{there}.", "Name an archive (tar or zip), or its URL.")
+        check_sha256(path, self._sha256, named)
+        return path
+
     def tasks(self, spec: str, split: str, count: int) -> list[Task]:
         """Official games in a fixed random order, types in turns if they are named; generated ones by seed, types in turns."""
-        source, kinds = _parsed(spec)
-        if split not in SPLITS:
-            raise BadInput("split", f"there is no {split!r}.", f"Choose one of {', '.join(SPLITS)}.")
         _must_be_installed()
-        found: list[tuple[Path, Row]] = []
-        if source != "generated":
-            rows = self._official("valid_seen" if (source, split) == ("seen", "test") else SPLITS[split], split, kinds)
-            rows = rows if spec.endswith("-all") else _in_turns(rows)
-            found = [(self.official, row) for row in rows[:count]]
-        if source in ("generated", "mixed") and len(found) < count:
-            found += [(self.folder / "generated", row) for row in self._generated(split, kinds, count - len(found))]
-        if count > len(found):
-            raise BadInput(
-                "count", f"{spec} has {len(found)} games for {split}, not {count}.", "Ask for fewer, or more types."
-            )
-        return [self._task(spec, split, root / row.split / row.name / GAME, row) for root, row in found]
-
-    def _official(self, published: str, split: str, kinds: Sequence[str]) -> list[Row]:
-        rows = [row for row in read_index(self.official) if row.split == published and row.kind in kinds]
-        sound = [row for row in rows if not row.fault]
-        return sorted(sound, key=lambda row: hashlib.sha256(row.name.encode()).digest(), reverse=split == "sft")
-
-    def _generated(self, split: str, kinds: Sequence[str], count: int) -> list[Row]:
-        if count > 10_000 * len(kinds):
-            raise BadInput("count", f"a split has 10,000 generated games of each type, not {count}.", "Ask for fewer.")
-        wanted = [(kinds[i % len(kinds)], FIRST_SEED[split] + i // len(kinds)) for i in range(count)]
-        return generated(self.folder / "generated" / split, wanted, self._workers or os.cpu_count() or 1)
+        found = listed(self.folder, spec, split, count, self._workers)
+        return [self._task(spec, split, path, row) for path, row in found]
 
     def _task(self, spec: str, split: str, path: Path, row: Row) -> Task:
         if not path.is_file():
             raise BadInput(str(path), "it is in the index, but not there.", "Unpack or make the games again.")
         rewards = 2 if self._score == "goal" else 1  # at least
         labels = {"type": row.kind, "scene": row.scene, "source": row.split, "plan_length": str(row.steps)}
-        return Task(spec, row.name, split, str(path), row.sha256, rewards, labels)
+        return Task(spec, row.name, split, str(path), self._hash(row.sha256, path), rewards, labels)
+
+    def _hash(self, of_game: str, path: Path) -> str:
+        """Of all that an agent is told: a person's sentence is in another file than the game."""
+        if self._goal == "template":
+            return of_game
+        return hashlib.sha256(f"{of_game}\0{_written(path)}".encode()).hexdigest()
 
     def reset(self, task: Task) -> Start:
         """Read the game, unless it is the one that was played last, and begin it."""
@@ -160,25 +142,17 @@ class AlfWorld(TextEnvironment):
         if self._game is None or self._game.path != path:
             if not path.is_file():
                 raise BadInput(str(path), "there is no such game.", "Unpack the games again.")
-            if task.sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != task.sha256:
-                raise BadInput(str(path), "it is not as it was when it was indexed.", "Unpack the games again.")
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+            if task.sha256 and self._hash(found, path) != task.sha256:
+                raise BadInput(str(path), "it is not as it was when it was indexed.", "Unpack or make the games again.")
             self._game, self._shown = Game(path), None
         first = self._game.start()
         self._aim = goal_in(self._game.game["pddl_problem"], task.path) if self._score == "goal" else None
         self._nothing = self._best = 0 if self._aim is None else self._aim.done(self._game.state.facts)
         self._over = False
         state = first.partition("\n\n")[2].partition("\n\nYour task is to:")[0]
-        return Start(PROMPT.format(goal=self._sentence(path, self._game.goal), state=state) + self._cue())
-
-    def _sentence(self, path: Path, own: str) -> str:
-        if self._goal == "template":
-            return own
-        written = human_goals(path)
-        if not written:
-            raise BadInput(str(path), "no person wrote a goal for it.", 'Set goal to "template".')
-        return written[
-            int.from_bytes(hashlib.sha256(str(path.parent.name).encode()).digest()[:4], "big") % len(written)
-        ]
+        goal = self._game.goal if self._goal == "template" else _written(path)
+        return Start(PROMPT.format(goal=goal, state=state) + self._cue())
 
     def step(self, action: str) -> Transition:
         """Play the last line of the action that is not empty."""
@@ -247,29 +221,16 @@ class AlfWorld(TextEnvironment):
         return self._game
 
 
-def _in_turns(rows: Sequence[Row]) -> list[Row]:
-    """The first one of each type, the second one of each, and so on while there are any."""
-    seen, numbered = Counter[str](), []
-    for row in rows:
-        numbered.append((seen[row.kind], row))
-        seen[row.kind] += 1
-    return [row for _, row in sorted(numbered, key=lambda pair: pair[0])]
-
-
-def _parsed(spec: str) -> tuple[str, list[str]]:
-    """Where games come from, and their types."""
-    known = list(TYPES.values())
-    source, _, names = spec.partition("-")
-    kinds = known if names == "all" else names.split("+")
-    if source not in SOURCES or not set(kinds) <= set(known) or len(set(kinds)) < len(kinds):
-        sources = ", ".join(f"{name}-" for name in SOURCES)
-        reason = f"{spec!r} is not one of {sources} and all, or types of {', '.join(known)} joined by +."
-        raise BadInput("spec", reason, "For instance official-heat+cool, or generated-all.")
-    return source, kinds
+def _written(path: Path) -> str:
+    """One of the sentences that people wrote for a game's task, always the same one."""
+    written = human_goals(path)
+    if not written:
+        raise BadInput(str(path), "no person wrote a goal for it.", 'Set goal to "template".')
+    return written[int.from_bytes(hashlib.sha256(path.parent.name.encode()).digest()[:4], "big") % len(written)]
 
 
 def _must_be_installed() -> None:
-    """Looked for only, where tasks are made; imported where they are played."""
+    """Looked for only, where tasks are made; imported where games are played, and by `fingerprint`."""
     for name in ("alfworld", "fast_downward"):
         found = None
         with suppress(ImportError):

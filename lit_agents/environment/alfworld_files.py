@@ -40,7 +40,7 @@ SPLITS = ("train", "valid_train", "valid_seen", "valid_unseen")
 GAME, TRAJECTORY, INDEX = "game.tw-pddl", "traj_data.json", "index.jsonl"
 MEMBER = re.compile(rf"(?:^|/)({'|'.join(SPLITS)})/([\w-]+)/([\w-]+)/({re.escape(GAME)}|{re.escape(TRAJECTORY)})$")
 """What is taken out of an archive, and the only names that a file of it can get."""
-LARGEST = 4_000_000  # bytes of a file; the largest there is has 100 kB
+LARGEST = 4_000_000  # bytes of a file; games have 100 kB, annotations twice as much
 WAY_OUT = "Get it again, from ALFWorld's releases or from where you had it."
 
 
@@ -70,10 +70,11 @@ def unpack(archives: Sequence[Path], folder: Path) -> list[Row]:
         BadInput: an archive is none or is cut off, or there is no game in all of them together; the folder is as before.
     """
     made_folder("folder", folder.parent)
+    folder = folder.resolve()  # it may be a link to another disk
     with FileLock(f"{folder}.lock"), tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder.parent) as scratch:
         whole = Path(scratch) / "games"
         if folder.is_dir():
-            shutil.copytree(folder, whole, copy_function=os.link)
+            shutil.copytree(folder, whole, copy_function=_linked)
         found = 0
         for archive in archives:
             found += _unpack(archive, whole)
@@ -89,6 +90,13 @@ def unpack(archives: Sequence[Path], folder: Path) -> list[Row]:
             folder.rename(Path(scratch) / "before")
         whole.rename(folder)
     return rows
+
+
+def _linked(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # not every file system has links
+        shutil.copy2(source, target)
 
 
 def _unpack(archive: Path, folder: Path) -> int:
@@ -123,6 +131,8 @@ def _members(archive: Path) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
         return
     with tarfile.open(archive, "r:*") as tar:
         yield ((info.name, file) for info in tar if info.isreg() and (file := tar.extractfile(info)) is not None)
+        if tar.fileobj is None or tar.fileobj.tell() < tar.offset + tarfile.BLOCKSIZE:  # tarfile takes that for its end
+            raise EOFError("it is cut off: the block of zeros at its end is not there")
 
 
 def row_of(path: Path, folder: Path) -> Row:

@@ -1,16 +1,20 @@
 """New ALFWorld games of any of the six types, from the alfworld package alone; each is won once before it is kept.
 
-``python -m lit_agents.environment.alfworld_generate FOLDER TASK:SEED...`` is one worker. A game is ``FOLDER/NAME/seed_N`` and a
-row in the folder's ``index.jsonl``; rows are only ever appended, so a killed generation goes on where it was.
+``python -m lit_agents.environment.alfworld_generate PARENT FOLDER TASK:SEED...`` is one worker. A game is
+``FOLDER/NAME/seed_N`` and a row in the folder's ``index.jsonl``; rows are only ever appended, so a killed generation goes on
+where it was.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import random
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,6 +28,7 @@ from lit_agents.environment.alfworld_files import GAME, INDEX, TRAJECTORY, TYPES
 from lit_agents.environment.alfworld_play import UNKNOWN, Game
 from lit_agents.environment.alfworld_rooms import Household, drawn
 from lit_agents.errors import BadInput
+from lit_agents.processes import end_with_parent
 from lit_agents.whole_files import made_folder
 
 ESCAPES = str.maketrans({"+": "_plus_", "-": "_minus_", ".": "_dot_", "|": "_bar_"})
@@ -75,7 +80,7 @@ def _make(folder: Path, missing: Sequence[tuple[str, int]], workers: int) -> Non
     names = {short: name for name, short in TYPES.items()}
     orders = [f"{names[kind]}:{seed}" for kind, seed in missing]
     parts = [part for i in range(workers) if (part := orders[i::workers])]
-    command = [sys.executable, "-P", "-m", "lit_agents.environment.alfworld_generate", str(folder)]
+    command = [sys.executable, "-P", "-m", "lit_agents.environment.alfworld_generate", str(os.getpid()), str(folder)]
 
     def run(part: Sequence[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -91,8 +96,9 @@ def _make(folder: Path, missing: Sequence[tuple[str, int]], workers: int) -> Non
 
 def main(arguments: Sequence[str]) -> None:
     """One worker."""
-    folder = Path(arguments[0])
-    for order in arguments[1:]:
+    end_with_parent(int(arguments[0]))  # or it would go on beside those that a new start has
+    folder = Path(arguments[1])
+    for order in arguments[2:]:
         task, _, seed = order.partition(":")
         row = row_of(generate(task, int(seed), folder), folder.parent)
         with open(folder / INDEX, "ab", buffering=0) as index:  # one write; a line that a kill cut stays alone
@@ -113,36 +119,33 @@ def generate(task: str, seed: int, folder: Path) -> Path:
     rng = random.Random(f"{task} {seed}")
     for _ in range(TRIES):
         household = drawn(task, rng)
-        path = folder / household.name / f"seed_{seed}" / GAME
-        walkthrough = _walkthrough(_content(household, seed), path)
-        if walkthrough:
-            return path
+        path = folder / household.name / f"seed_{seed}"
+        with tempfile.TemporaryDirectory(prefix=".drawn-", dir=made_folder("folder", folder)) as scratch:
+            if _won(_content(household, seed), Path(scratch) / "game" / GAME):
+                shutil.rmtree(path, ignore_errors=True)  # of a kill, before its row was written
+                path.parent.mkdir(exist_ok=True)
+                return (Path(scratch) / "game").rename(path) / GAME
     raise RuntimeError(f"none of {TRIES} games of {task} that were drawn with seed {seed} could be won")
 
 
-def _walkthrough(content: dict[str, Any], path: Path) -> list[str]:
-    """Play the planner's commands; if they win, they and the game are kept."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _won(content: dict[str, Any], path: Path) -> bool:
+    """Write a game and play the planner's commands; they become its walkthrough if they win."""
+    path.parent.mkdir()
     trajectory = content.pop("trajectory")
     path.write_text(json.dumps(content))
-    commands: list[str] = []
     try:
         game = Game(path)
         game.start()
         plan = game.plan()
-        if 0 < len(plan) <= LONGEST and not game.won:
-            for command in plan:
-                game.step(command)
-            commands = plan if game.won else []
     except BadInput:  # nothing can reach the goal
-        commands = []
-    if not commands:
-        path.unlink()
-        path.parent.rmdir()
-        return []
-    path.write_text(json.dumps(content | {"walkthrough": commands}))
+        return False
+    if not 0 < len(plan) <= LONGEST or game.won:
+        return False
+    for command in plan:
+        game.step(command)
+    path.write_text(json.dumps(content | {"walkthrough": plan}))
     path.with_name(TRAJECTORY).write_text(json.dumps(trajectory))
-    return commands
+    return game.won
 
 
 def _content(household: Household, seed: int) -> dict[str, Any]:

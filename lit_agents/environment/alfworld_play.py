@@ -4,8 +4,8 @@ The package's own environment derives the text of every possible command with a 
 is nine tenths of a step; here a command is its template with names filled in. It translates the planning problem four times
 for each load and reset; here once, and the result is kept (`lit_agents.environment.alfworld_translation`).
 
-The planner is GPL-3 and comes with the extra ``[alfworld]``; it is imported when a game is played, never before. One game at a
-time in a process: its library has one state.
+The planner is GPL-3 and comes with the extra ``[alfworld]``; it is imported where a game is played or asked for its versions. One
+game at a time in a process: its library has one state.
 """
 
 from __future__ import annotations

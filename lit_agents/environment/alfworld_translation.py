@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from lit_agents.paths import cache_folder
@@ -63,15 +64,20 @@ def translation(domain: str, problem: str, optimize: bool) -> Translation:
 
 @lru_cache(REMEMBERED)
 def _translation(key: str, domain: str, problem: str, optimize: bool) -> Translation:
-    path = cache_folder("alfworld") / "translations" / key[:2] / f"{key}.json.gz"
     with suppress(OSError, EOFError, ValueError, TypeError):  # whatever is wrong with it, it can be made again
-        return Translation(**json.loads(gzip.decompress(path.read_bytes())))
-    made = _made(domain, problem, optimize)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_beside(path) as beside:
-        beside.write_bytes(gzip.compress(json.dumps(asdict(made)).encode(), compresslevel=3, mtime=0))
-    # what comes from disk has lists where this has tuples; all see the same
-    return Translation(**json.loads(json.dumps(asdict(made))))
+        return Translation(**json.loads(gzip.decompress(_stored(key).read_bytes())))
+    made = json.dumps(asdict(_made(domain, problem, optimize)))
+    with suppress(OSError):  # a disk that is full or read-only is no fault of the game: it is made each time
+        path = _stored(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_beside(path) as beside:
+            beside.write_bytes(gzip.compress(made.encode(), compresslevel=3, mtime=0))
+    # what comes from disk has lists where what was made has tuples; all see the same
+    return Translation(**json.loads(made))
+
+
+def _stored(key: str) -> Path:
+    return cache_folder("alfworld") / "translations" / key[:2] / f"{key}.json.gz"
 
 
 def _made(domain: str, problem: str, optimize: bool) -> Translation:

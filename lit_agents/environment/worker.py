@@ -9,7 +9,6 @@ helper is killed would be left over.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import os
 import pickle
@@ -24,12 +23,12 @@ import traceback
 from lit_agents.environment.base import TextEnvironment
 from lit_agents.environment.checker import admissible_fault, expert_fault, start_fault, transition_fault
 from lit_agents.errors import BadInput
+from lit_agents.processes import end_with_parent
 
 HEADER = struct.Struct("!Q")  # length of the pickle that follows
 ORDER = struct.Struct("!cqd")  # what the helper is to do: code, process id, seconds of grace
 REPLY = struct.Struct("!q")  # process id, or exit status as `os.waitpid` gives it; negative: an error number
 UNKNOWN_STATUS = -1
-PR_SET_PDEATHSIG = 1
 WAY_OUT = "The class must be importable by its full path in a fresh interpreter and picklable before its first reset."
 QUESTIONS = {
     "reset": start_fault,
@@ -225,15 +224,13 @@ def _end(pid: int, grace: float) -> int:
 def _session(environment: TextEnvironment, connection: socket.socket, helper: int) -> None:
     """A forked process: never returns."""
     os.setsid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == helper:
-        with contextlib.suppress(OSError):
-            while True:
-                send(connection, _answer(environment, *pickle.loads(receive(connection))))
-        with contextlib.suppress(BaseException):
-            environment.close()
-            sys.stdout.flush()
+    end_with_parent(helper)
+    with contextlib.suppress(OSError):
+        while True:
+            send(connection, _answer(environment, *pickle.loads(receive(connection))))
+    with contextlib.suppress(BaseException):
+        environment.close()
+        sys.stdout.flush()
     os._exit(0)
 
 

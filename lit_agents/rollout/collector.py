@@ -110,8 +110,20 @@ class Collector:
                 elif last:
                     reason = f"task {tasks[session].id} cannot be begun ({start.stop.value}: {start.error})"
                     raise BadInput("data.environment", reason, "Mend the environment, or make its tasks again.")
-        if demonstrated and self._pool.ask_expert([0])[0] is None:
-            raise BadInput("data.environment", "it has no expert to imitate.", "Set sft to null, or use another world.")
+        if demonstrated:
+            self._check_expert(tasks[0])
+
+    def _check_expert(self, task: Task) -> None:
+        for last in (False, False, True):
+            answer = self._pool.ask_expert([0])[0]
+            if answer is None:
+                way_out = "Set sft to null, or use another world."
+                raise BadInput("data.environment", "it has no expert to imitate.", way_out)
+            if not isinstance(answer, Failure):
+                return
+            if last or isinstance(self._pool.reset({0: task})[0], Failure):
+                reason = f"its expert does not begin task {task.id} ({answer.stop.value}: {answer.error[-300:]})"
+                raise BadInput("data.environment", reason, "Mend it, set sft to null, or use another world.")
 
     def _begin(self, jobs: Mapping[int, Job], drafts: dict[int, _Draft]) -> dict[int, Episode]:
         """Reset environments; those that fail are ended episodes."""

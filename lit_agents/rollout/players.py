@@ -11,7 +11,10 @@ from lit_agents.policy.chat import ChatFormat
 from lit_agents.policy.engine.base import Engine, Request
 from lit_agents.policy.sampling import Sampling, stream
 from lit_agents.rollout.digest import digest
-from lit_agents.types import StopReason
+from lit_agents.types import Episode, StopReason
+
+NOBODY = "the environment has no expert action here"
+NOTHING_LISTED = "the environment lists no admissible action here"
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class ExpertPlayer(Player):
         if isinstance(answer, Failure):
             return answer
         if answer is None:
-            return Failure(StopReason.ENVIRONMENT_GARBAGE, "the environment has no expert action here")
+            return Failure(StopReason.ENVIRONMENT_GARBAGE, NOBODY)
         return _said(self._chat, answer)
 
 
@@ -127,8 +130,13 @@ class RandomPlayer(Player):
         if isinstance(answer, Failure):
             return answer
         if not answer:
-            return Failure(StopReason.ENVIRONMENT_GARBAGE, "the environment lists no admissible action here")
+            return Failure(StopReason.ENVIRONMENT_GARBAGE, NOTHING_LISTED)
         return _said(self._chat, answer[int(stream(*key).integers(len(answer)))])
+
+
+def has_no_player(episode: Episode) -> bool:
+    """Whether it did not begin because the world has no expert, or lists no actions."""
+    return not episode.turns and episode.error in (NOBODY, NOTHING_LISTED)
 
 
 def _said(chat: ChatFormat, command: str) -> Choice:

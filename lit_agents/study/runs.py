@@ -28,11 +28,10 @@ from lit_agents.study.supervised import shared_stage, stage_digest
 from lit_agents.whole_files import hash_of, write_whole
 
 LAUNCH = """
-import ctypes, os, runpy, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # nobody is there to go on with it when its starter was killed
-if os.getppid() == int(sys.argv.pop(1)):
-    runpy.run_module("lit_agents.fit", run_name="__main__")
+import runpy, sys
+from lit_agents.processes import end_with_parent
+end_with_parent(int(sys.argv.pop(1)))  # nobody is there to go on with it when its starter was killed
+runpy.run_module("lit_agents.fit", run_name="__main__")
 """
 POLL = 1.0
 """Seconds between two looks at a run that is watched, or beside others."""

@@ -6,9 +6,10 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -272,15 +273,23 @@ def test_the_goal_may_be_a_persons_and_the_possible_commands_may_be_shown(
     path.write_bytes(Path(task.path).read_bytes())
     human = AlfWorld(goal="human")
     with pytest.raises(BadInput, match="no person wrote a goal"):
-        human.reset(replace(task, path=str(path)))
+        human.reset(replace(task, path=str(path), sha256=""))
     sentences = ["Put the thing  away.", "Tidy up"]
     annotations = {"anns": [{"task_desc": sentence} for sentence in sentences]}
     path.with_name(TRAJECTORY).write_text(json.dumps({"turk_annotations": annotations}))
     seen = {
-        human.reset(replace(task, path=str(path))).observation.partition("Task: ")[2].partition("\n")[0]
+        human.reset(replace(task, path=str(path), sha256="")).observation.partition("Task: ")[2].partition("\n")[0]
         for _ in range(3)
     }
     assert len(seen) == 1 and seen < {"Put the thing away", "Tidy up"}
+    hashes = []
+    for sentence in ("Put it there", "Put it elsewhere"):
+        path.with_name(TRAJECTORY).write_text(json.dumps({"turk_annotations": {"anns": [{"task_desc": sentence}]}}))
+        hashes.append(human._hash(task.sha256, path))
+    assert len({*hashes, task.sha256}) == 3
+    with pytest.raises(BadInput, match="not as it was when it was indexed"):
+        AlfWorld(goal="human").reset(replace(task, path=str(path), sha256=hashes[0]))
+    AlfWorld(goal="human").reset(replace(task, path=str(path), sha256=hashes[1]))
     prints = [
         AlfWorld(**how).fingerprint() for how in ({}, {"goal": "human"}, {"admissible": "shown"}, {"score": "goal"})
     ]
@@ -306,6 +315,30 @@ def test_a_translation_on_disk_that_is_damaged_is_made_again(folder: Path, tasks
     assert Game(Path(tasks[0].path)).start() == expected
     alfworld_translation._translation.cache_clear()
     monkeypatch.setattr(alfworld_translation, "_made", lambda *args: pytest.fail("it was not kept"))
+    assert Game(Path(tasks[0].path)).start() == expected
+
+
+def test_what_is_kept_of_a_game_is_not_changed_by_playing_it(folder: Path, tasks: list[Task]):
+    for task in tasks:
+        world = AlfWorld(str(folder), score="goal", expert="handcoded")
+        world.reset(task)
+        assert world._game is not None
+        kept = world._game._translation
+        before = json.dumps(asdict(kept))
+        while (action := world.expert_action()) is not None and not world.step(action).terminated:
+            world.admissible_actions()
+        assert len(world._game.played) > 2 and json.dumps(asdict(kept)) == before
+        assert Game(Path(task.path))._translation is kept  # the same one for all that play it in a process
+
+
+def test_a_disk_that_cannot_be_written_is_no_fault_of_the_game(
+    folder: Path, tasks: list[Task], tmp_path: Path, monkeypatch
+):
+    alfworld_translation._translation.cache_clear()
+    expected = Game(Path(tasks[0].path)).start()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LIT_AGENTS_CACHE", str(tmp_path / "file"))
+    alfworld_translation._translation.cache_clear()
     assert Game(Path(tasks[0].path)).start() == expected
 
 
@@ -404,3 +437,23 @@ def test_a_game_that_cannot_be_won_is_never_kept(tmp_path: Path, monkeypatch):
     path = generate("pick_and_place_simple", 5, tmp_path)
     assert bad and list(tmp_path.glob(f"*/*/{GAME}")) == [path]
     assert len(json.loads(path.read_text())["walkthrough"]) > 1
+
+
+def test_who_makes_games_ends_with_whom_it_makes_them_for(tmp_path: Path):
+    order = ["lit_agents.environment.alfworld_generate", "{parent}", str(tmp_path), "pick_and_place_simple:5"]
+    for parent, made in ((os.getpid(), 1), (1, 0)):  # the second one's has ended before it began
+        command = [sys.executable, "-m", *(word.format(parent=parent) for word in order)]
+        subprocess.run(command, check=bool(made))
+        assert len(list(tmp_path.glob(f"*/*/{GAME}"))) == made
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+
+
+def test_a_game_of_a_generation_that_was_killed_is_replaced(tmp_path: Path):
+    path = generate("pick_and_place_simple", 5, tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    path.with_name("more").write_text("")
+    assert generate("pick_and_place_simple", 5, tmp_path) == path
+    assert path.read_bytes() == whole and {p.name for p in path.parent.iterdir()} == {GAME, TRAJECTORY}
+    assert not list(tmp_path.glob(".*"))

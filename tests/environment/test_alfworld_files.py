@@ -121,6 +121,34 @@ def test_an_archive_that_is_cut_off_is_refused_and_nothing_is_lost(tmp_path: Pat
     assert refusal.value.where == str(whole) and files(games) == before and len(read_index(games)) == 2
 
 
+def test_a_plain_tar_that_ends_between_two_files_is_cut_off_too(tmp_path: Path):
+    many = {f"train/{PICK}{i}/{GAME}": game(str(i)) for i in range(4)}
+    path = packed(tmp_path / "a.tar", many, "w")
+    with tarfile.open(path) as tar:
+        third = tar.getmembers()[2]
+    whole = path.read_bytes()
+    for end in (third.offset, third.offset + 100):  # nothing, and half a header
+        path.write_bytes(whole[:end])
+        with pytest.raises(BadInput, match="is cut off"):
+            unpack([path], tmp_path / "games")
+        assert not (tmp_path / "games").exists()
+    path.write_bytes(whole)
+    assert len(unpack([path], tmp_path / "games")) == 4
+
+
+def test_the_folder_may_be_a_link_to_a_disk_without_links(tmp_path: Path, monkeypatch):
+    def refused(*_: object) -> None:
+        raise OSError("Invalid cross-device link")
+
+    (tmp_path / "disk" / "games").mkdir(parents=True)
+    (tmp_path / "games").symlink_to(tmp_path / "disk" / "games")
+    monkeypatch.setattr(os, "link", refused)
+    parts = [{k: v for k, v in CONTENT.items() if k.endswith(ending)} for ending in (GAME, TRAJECTORY)]
+    for number, part in enumerate(parts):
+        unpack([packed(tmp_path / f"{number}.zip", part)], tmp_path / "games")
+    assert (tmp_path / "games").is_symlink() and len(files(tmp_path / "disk" / "games")) == 4
+
+
 def test_an_archive_without_games_is_refused(tmp_path: Path):
     with pytest.raises(BadInput, match=r"holds no game\.tw-pddl"):
         unpack([packed(tmp_path / "a.zip", {"readme": b"hello"})], tmp_path / "games")
@@ -209,6 +237,16 @@ def test_a_download_that_is_not_what_was_meant_is_refused_and_not_kept(server: s
     assert fetched(server, tmp_path / "d").read_bytes() == Server.content and len(Server.asked) == 2
 
 
+def test_a_page_in_the_place_of_an_archive_is_not_kept(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    sound, Server.content = Server.content, b"<html>Please log in</html>"
+    command = ["alfworld", "--source", server, "--folder", str(tmp_path / "games")]
+    assert main(command) == 2
+    assert "it cannot be unpacked" in capsys.readouterr().err
+    Server.content = sound
+    assert main(command) == 0
+    assert "1 of train, 1 of valid_unseen" in capsys.readouterr().out
+
+
 def test_the_command_fetches_from_a_path_or_a_url(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     archive = str(tmp_path / "served.zip")
     for number, source in enumerate((server, archive, f"[{archive}]")):
@@ -223,6 +261,7 @@ def test_the_command_fetches_from_a_path_or_a_url(server: str, tmp_path: Path, c
     [
         (["--source", "[nowhere.zip]"], "nowhere.zip: there is no such file."),
         (["--source", "[http://127.0.0.1:9/a.zip]"], "it cannot be downloaded"),
+        (["--source", "http://127.0.0.1:9/a b.zip"], "it cannot be downloaded"),
         ([], "both are needed"),
         (["--spec", "generated-all"], "both are needed"),
         (["--source", "/tmp"], "/tmp: it is a folder."),

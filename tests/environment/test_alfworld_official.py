@@ -81,7 +81,7 @@ def test_a_mixture_is_the_official_games_first_and_then_generated_ones(folder: P
 
 def test_a_pool_plays_64_games_16_at_a_time_and_leaves_nothing_behind(folder: Path, monkeypatch, tmp_path: Path):
     monkeypatch.setenv("LIT_AGENTS_CACHE", str(tmp_path))
-    waiting = AlfWorld(str(folder)).tasks("official-all", "test", 16) * 4
+    waiting = AlfWorld(str(folder)).tasks("official-all", "test", 64)
     live, won, processes = dict[int, list[str]](), 0, set[int]()
     with EnvPool(AlfWorld(str(folder)), 16) as pool:
         while waiting or live:

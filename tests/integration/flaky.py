@@ -50,6 +50,25 @@ class Mute(EchoWorld):
         return None
 
 
+class Stumped(EchoWorld):
+    """Its expert breaks whenever it is asked, or the first time alone.
+
+    Args:
+        folder: made when it was asked the first time; empty: it never knows anything.
+    """
+
+    def __init__(self, folder: str = "") -> None:
+        super().__init__()
+        self._folder = folder and Path(folder).absolute()
+
+    def expert_action(self) -> str | None:
+        if self._folder and self._folder.is_dir():
+            return super().expert_action()
+        if self._folder:
+            self._folder.mkdir()
+        raise RuntimeError("what it should read is not there")
+
+
 class Scarce(EchoWorld):
     """Has the same tasks for training and demonstrations."""
 

@@ -149,6 +149,14 @@ def test_a_world_without_an_expert_is_refused_before_a_model_is_loaded(refused):
     )
 
 
+def test_a_world_whose_expert_breaks_at_every_try_is_refused_before_a_model_is_loaded(refused):
+    said = refused("--data.environment", "tests.integration.flaky.Stumped")
+    assert said.startswith("error: data.environment: its expert does not begin task ")
+    assert "what it should read is not there" in said and said.endswith(
+        "Mend it, set sft to null, or use another world.\n"
+    )
+
+
 def test_demonstrations_of_training_tasks_are_refused(refused):
     said = refused("--data.environment", "tests.integration.flaky.Scarce")
     assert said.startswith("error: data.train_tasks: 8 of its tasks would be demonstrated too, e.g. games/0. Lower it")

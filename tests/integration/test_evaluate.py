@@ -104,6 +104,25 @@ def test_numbers_of_other_conditions_are_compared_only_if_that_is_asked_for(trai
     assert main([*same, "--seed_everything", "7"]) == 0  # another seed is another draw of the same thing
 
 
+def test_an_expert_that_breaks_is_in_the_table_with_its_failures_and_one_that_is_not_there_is_not(toy: str, capsys):
+    stumped, mute = (f"tests.integration.flaky.{name}" for name in ("Stumped", "Mute"))
+    flags = ["--config", toy, "--sft", "null", "--data.test_tasks", "4", "--data.environment"]
+    assert set(evaluate([*flags, mute])) == {"random", "policy"}
+    assert "broke" not in capsys.readouterr().out
+    results = evaluate([*flags, stumped])
+    assert (results["expert"].n, results["expert"].failures) == (0, 4) and set(results) == {
+        "random",
+        "policy",
+        "expert",
+    }
+    out = capsys.readouterr().out
+    assert (
+        "broke, not in n: expert 4" in out
+        and "an error of expert: " in out
+        and "what it should read is not there" in out
+    )
+
+
 @pytest.mark.parametrize(
     ("args", "reason"),
     [

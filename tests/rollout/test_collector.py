@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lit_agents.environment.base import TextEnvironment
-from lit_agents.environment.pool import Failure
+from lit_agents.environment.pool import EnvPool, Failure
 from lit_agents.environment.toy import CorridorWorld, EchoWorld
 from lit_agents.errors import BadInput
 from lit_agents.policy.chat import ChatFormat
@@ -17,6 +19,7 @@ from lit_agents.rollout.limits import Limits, Window
 from lit_agents.rollout.players import Choice, ExpertPlayer, Player, RandomPlayer, Situation
 from lit_agents.rollout.stage import Stage as RunningStage
 from lit_agents.types import Episode, StopReason, Task, in_sight, tokens_of
+from tests.integration.flaky import Stumped
 from tests.rollout.puppets import Hesitant, LocalPool, Scripted, Stage
 from tests.tiny import tiny_tokenizer
 
@@ -263,6 +266,22 @@ def test_a_check_names_the_task_that_cannot_be_begun_or_does_not_fit(chat: ChatF
 
 
 # real processes
+
+
+def test_an_expert_that_breaks_once_is_no_reason_to_refuse_and_one_that_always_does_is(
+    chat: ChatFormat, tmp_path: Path
+):
+    for folder in (str(tmp_path / "asked"), ""):
+        world = Stumped(folder)
+        with EnvPool(world, 1) as pool:
+            collector = Collector(pool, chat, Limits(context=600), 20)
+            if folder:
+                collector.check(world.tasks("r2-w2", "sft", 1), demonstrated=True)
+                assert Path(folder).is_dir()
+                continue
+            with pytest.raises(BadInput, match=r"its expert does not begin task .* is not there") as refusal:
+                collector.check(world.tasks("r2-w2", "sft", 1), demonstrated=True)
+            assert refusal.value.where == "data.environment"
 
 
 def evaluated(environment: TextEnvironment, spec: str, player: Player, chat: ChatFormat, seed: int) -> list[Episode]:
