@@ -59,7 +59,8 @@ def measure(
     """
     tasks = data.split(split)
     data.engine.refresh()
-    episodes = data.open(module.policy).evaluate(tasks, player, data.evaluation, data.seed, data.on_progress, samples)
+    how = (data.evaluation, data.seed, data.on_progress, samples, data.schedule.retries)
+    episodes = data.open(module.policy).evaluate(tasks, player, *how)
     data.engine.rest()
     rewards = [data.reward(e) for e in episodes if not e.stop.is_failure]
     return Result.of(episodes, rewards, conditions_of(data, split)), episodes, rewards

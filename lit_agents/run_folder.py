@@ -92,7 +92,7 @@ class RunFolder:
 
     @staticmethod
     def reopen(name: str, chosen: str | None, checkpoint: str) -> tuple[RunFolder, Path | None]:
-        """The folder a checkpoint lies in; ``last`` is the newest checkpoint of the chosen, or the newest, run.
+        """The folder a checkpoint lies in; ``last`` is that of the last stage of the chosen, or the newest, run.
 
         A folder chosen by name may hold nothing yet, so that one command both begins a run and goes on with it.
 
@@ -109,8 +109,8 @@ class RunFolder:
                 where = folder or RUNS / f"{name}-*"
                 way_out = "Name a run folder with --run, or start again without --ckpt_path."
                 raise BadInput("--ckpt_path last", f"{where} holds no run.", way_out)
-            found = sorted(folder.glob("checkpoints/*/last.ckpt"), key=lambda p: p.stat().st_mtime_ns)
-            return RunFolder(folder), found[-1] if found else None
+            paths = [folder / "checkpoints" / stage / "last.ckpt" for stage in reversed(STAGES)]
+            return RunFolder(folder), next((path for path in paths if path.is_file()), None)
         path = Path(checkpoint)
         if not path.is_file():
             raise BadInput(f"--ckpt_path {checkpoint}", "there is no such file.", "Name a .ckpt file, or last.")
@@ -146,6 +146,16 @@ class RunFolder:
         """A file's content; empty if it is not there."""
         path = self.path / name
         return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def forget(self, stage: str) -> None:
+        """What was measured after a stage that is trained now, and after later ones, is of other weights than it will have."""
+        summary = self.read_json("summary.json")
+        later = [name for name in STAGES[STAGES.index(stage) :] if name in summary.get("success", {})]
+        for part in ("success", "elsewhere", "measured", "written"):
+            for name in later:
+                summary.get(part, {}).pop(name, None)
+        if later:
+            self.write_json("summary.json", summary)
 
     def add_episodes(
         self, phase: str, iteration: int, episodes: Sequence[Episode], rewards: Sequence[TurnRewards]

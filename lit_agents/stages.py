@@ -10,8 +10,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lightning.pytorch.callbacks import ModelCheckpoint
-
 import lit_agents
 from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_other
 from lit_agents.algorithm.module import AgentModule
@@ -20,12 +18,14 @@ from lit_agents.callbacks.early_warning import EarlyWarning
 from lit_agents.callbacks.kept_weights import KeptWeights
 from lit_agents.callbacks.last_validated import LastValidated
 from lit_agents.callbacks.memory import MemoryPreflight
+from lit_agents.callbacks.movable import MovableCheckpoint
 from lit_agents.callbacks.progress import Bar, TerminalProgress
 from lit_agents.callbacks.recorder import EpisodeRecorder, mark_in
 from lit_agents.callbacks.trained import TrainedTokens
 from lit_agents.cli import AgentCLI, SupervisedStage
 from lit_agents.errors import BadInput
 from lit_agents.evaluate import conditions_of, measure, policy_player
+from lit_agents.evaluation.broken import refuse_broken
 from lit_agents.evaluation.result import Result
 from lit_agents.evaluation.taken_over import measured, results_of
 from lit_agents.planning import RunPlan
@@ -69,8 +69,9 @@ class Run:
         data.on_progress, data.plan, data.budget = self.bar.show, plan.spending, self.cli.value("budget")
         module.policy.load()
         module.policy.to(self.plan.device)  # the engine makes its caches where the weights are
+        if self.start or module.kl.reference == "base":
+            module.configure_model()  # with all parts that a checkpoint may hold
         if module.kl.reference == "base":
-            module.configure_model()
             module.keep_reference()  # before other weights take its place
         if self.start:
             module.restore(self.start)
@@ -129,8 +130,8 @@ class Run:
         if at and STAGES.index(at) > STAGES.index(name):
             return
         where = self.folder.checkpoints(name)
-        best = ModelCheckpoint(where, "best", monitor="validation/success", mode="max", enable_version_counter=False)
-        last = ModelCheckpoint(where, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+        best = MovableCheckpoint(where, "best", monitor="validation/success", mode="max", enable_version_counter=False)
+        last = MovableCheckpoint(where, "last", save_on_train_epoch_end=True, enable_version_counter=False)
         recorder = EpisodeRecorder(data, self.folder, name)
         watchers: list[Any] = [TrainedTokens(self.folder, name), recorder]
         watchers.append(TerminalProgress(data, recorder, self.bar, name))
@@ -191,6 +192,7 @@ class Run:
                 result, episodes, rewards = measure(
                     there, module, policy_player(there, module, steps), split=other.split
                 )
+            refuse_broken(episodes, there.schedule.max_failures, f"{place} after {name}")
             self.folder.add_episodes(f"{place}/{name}", 0, episodes, rewards)
             found[place] = result
         self.results[name], self.elsewhere[name] = found.pop("test"), found

@@ -7,6 +7,8 @@ from typing import Literal
 
 from lit_agents.errors import BadInput
 
+HORIZON = 1000.0
+
 
 @dataclass(frozen=True)
 class KL:
@@ -18,7 +20,7 @@ class KL:
     """Coefficient of the k3 estimate added to the loss."""
     target: float | None = None
     """Adapt the coefficient so that the KL per token stays near this many nats (Ziegler et al. 2019)."""
-    horizon: float = 1000.0
+    horizon: float = HORIZON
     """Episodes over which an adaptive coefficient moves by a fifth of itself at most."""
     reference: Literal["start", "base"] = "start"
     """The weights at the start of RL, after any supervised stage, or the untouched model."""
@@ -35,6 +37,12 @@ class KL:
                 raise BadInput(f"model.kl.{name}", f"{value} is not above 0.", "Give it a positive value.")
         if self.target is not None and not (self.reward or self.loss):
             raise BadInput("model.kl.target", "there is no coefficient to adapt.", "Set kl.reward or kl.loss as well.")
+        if self.target is None and self.horizon != HORIZON:
+            raise BadInput(
+                "model.kl.horizon", "there is no target to adapt to.", "Set kl.target as well, or leave it out."
+            )
+        if self.reference == "base" and not self.used:
+            raise BadInput("model.kl.reference", "no coefficient uses it.", "Set kl.reward or kl.loss as well.")
 
     @property
     def used(self) -> bool:

@@ -99,6 +99,10 @@ def kl_k3(logprobs_BA: Tensor, ref_logprobs_BA: Tensor) -> Tensor:
 
 
 def explained_variance(values_BA: Tensor, returns_BA: Tensor, mask_BA: Tensor) -> Tensor:
-    """1 - Var(return - value) / Var(return) over action tokens: 1 is a perfect critic, 0 one that knows nothing."""
+    """1 - Var(return - value) / Var(return) over action tokens: 1 is a perfect critic, 0 one that knows nothing.
+
+    Not a number where all returns are the same: there is nothing to explain.
+    """
     returns, errors = returns_BA[mask_BA], (returns_BA - values_BA)[mask_BA]
-    return 1 - errors.var(correction=0) / returns.var(correction=0).clamp(min=1e-12)
+    variance = returns.var(correction=0)
+    return torch.where(variance > 1e-8, 1 - errors.var(correction=0) / variance, torch.nan)

@@ -95,6 +95,8 @@ class AgentModule(LightningModule):
         self.kl_coefficient = kl.reward or kl.loss
         self.reference: Weights | None = None
         self.numbers: dict[str, float] = {}
+        self.per_step: frozenset[str] = frozenset()
+        """Those of the numbers that are sums over an optimizer step's tokens on all ranks, of this rank's tokens alone."""
         self._tally = Tally()
         self._expected_version, self._learning_rate = 0, 0.0
         self.strict_loading = False  # a checkpoint holds what is trained, not the frozen weights
@@ -165,6 +167,8 @@ class AgentModule(LightningModule):
         if not (self.warmup or self.anneal):
             return optimizer
         total = self.trainer.estimated_stepping_batches if self.anneal else math.inf
+        if self.anneal and math.isinf(total):
+            raise BadInput("model.anneal", "the run has no last step to fall to 0 at.", "Set trainer.max_epochs.")
         share = partial(share_of_learning_rate, warmup=self.warmup, total=total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, share), "interval": "step"}}
 
@@ -242,13 +246,13 @@ class AgentModule(LightningModule):
         """Log the means over the iteration's optimizer steps; what is measured on tokens, over those that were trained.
 
         ``entropy`` of the policy; ``logprob_gap``, the mean absolute difference of log-probabilities to those at sampling
-        time; ``update_kl``, the k3 estimate of KL(policy at sampling || policy in training). ``sampler_gap``, ``sampler_kl``
-        and ``sampler_ratio_max``: the same difference, KL and the largest ratio between trainer and sampler with equal
-        weights, over the tokens of the first optimizer step, or with ``importance_cap`` over those of all;
-        ``sampler_truncated``, the share of tokens whose ratio was above it. Without any signal there are none of them.
+        time; ``update_kl``, the k3 estimate of KL(policy at sampling || policy in training) before each step.
+        ``sampler_gap``, ``sampler_kl`` and ``sampler_ratio_max``: the same difference, KL and the largest ratio between trainer
+        and sampler with equal weights, over the tokens of the first optimizer step, or with ``importance_cap`` over those of
+        all; ``sampler_truncated``, the share of tokens whose ratio was above it. Without any signal there are none of them.
         """
         result = self._tally.result(self.global_step - self._expected_version)
-        self.numbers = result | {"learning_rate": self._learning_rate}
+        self.numbers, self.per_step = result | {"learning_rate": self._learning_rate}, self._tally.per_step
         # not reduced over ranks here: a rank without signal has fewer numbers, and the others would wait for it
         self.log_dict({f"train/{name}": value for name, value in self.numbers.items()})
 

@@ -11,6 +11,7 @@ from lit_agents.algorithm import losses
 from lit_agents.algorithm.advantages import generalised, whitened
 from lit_agents.algorithm.experience import Experience
 from lit_agents.algorithm.module import AgentModule
+from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import ActionScores
 from lit_agents.policy.value_head import ValueHead
 from lit_agents.types import TokenBatch
@@ -26,7 +27,8 @@ class PPO(AgentModule):
         value_clip: hold the value near its old prediction; None for plain squared error.
         value_coef: weight of the critic's loss; without ``share_trunk`` it matters only where gradients are clipped.
         share_trunk: let the critic's gradient into the policy's weights.
-        bootstrap_truncated: let a truncated episode go on with the critic's value instead of ending with 0.
+        bootstrap_truncated: let a truncated episode go on with the critic's value instead of ending with 0. It is read after the
+            last token of the last action, before the observation that follows, where the critic is never trained itself.
     """
 
     skips_zero_advantage, has_critic = False, True
@@ -44,6 +46,11 @@ class PPO(AgentModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        for name, value in (("gamma", gamma), ("lam", lam)):
+            if not 0 <= value <= 1:
+                raise BadInput(f"model.{name}", f"{value} is not between 0 and 1.", "Set it to 1, or a little below.")
+        if value_clip is not None and value_clip <= 0:
+            raise BadInput("model.value_clip", f"{value_clip} is not above 0.", "Set it to 0.5, or to null for none.")
         self.gamma, self.lam, self.critic_lr, self.value_clip = gamma, lam, critic_lr, value_clip
         self.value_coef, self.share_trunk, self.bootstrap_truncated = value_coef, share_trunk, bootstrap_truncated
         self.value_head: ValueHead | None = None  # made with the model, whose width it needs

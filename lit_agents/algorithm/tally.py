@@ -33,6 +33,11 @@ class Tally:
         """A number whose maximum is wanted."""
         self._largest[name] = max(self._largest.get(name, float("-inf")), float(number))
 
+    @property
+    def per_step(self) -> frozenset[str]:
+        """Names of what is added up over the tokens of an optimizer step: nothing where no token has any signal."""
+        return frozenset(self._per_step)
+
     def result(self, steps: int) -> dict[str, float]:
         """Means over optimizer steps, means over tokens and maxima; what was never added is not there."""
         means = {name: total / max(1, steps) for name, total in self._per_step.items()}

@@ -29,13 +29,14 @@ class Watch:
     kl: float | None = 1.0
     """Nats per token to the reference policy; above it little of the model may be left."""
     update_kl: float | None = 0.1
-    """Nats per token between the policy that played and the one that was updated; above it steps are too long."""
+    """Nats per token between the policy that played and that before each optimizer step, on average; above it steps are too
+    long. With one step in an iteration there is nothing between them, and this says nothing."""
     silent_groups: float | None = 0.9
     """Share of groups whose members all earned the same; above it there is hardly anything to learn from."""
     unfinished: float | None = 0.5
     """Share of actions without an end; above it the policy talks instead of acting."""
     logprob_gap: float | None = 0.2
-    """Nats between sampled and recomputed log-probabilities; above it sampler and trainer are not the same policy."""
+    """Nats between log-probabilities of sampler and trainer with equal weights; above it they are not the same policy."""
     patience: int = 2
     """Iterations in a row before it is said."""
     stop: bool = False
@@ -72,7 +73,7 @@ class Watch:
         judge("update_kl", row.get("train/update_kl"), float.__gt__, "the updates of one iteration are too long")
         judge("silent_groups", silent, float.__gt__, "hardly any group tells good from bad")
         judge("unfinished", row.get("rollout/unfinished_rate"), float.__gt__, "actions do not come to an end")
-        judge("logprob_gap", row.get("train/logprob_gap"), float.__gt__, "sampler and trainer are not one policy")
+        judge("logprob_gap", row.get("train/sampler_gap"), float.__gt__, "sampler and trainer are not one policy")
         return found
 
 

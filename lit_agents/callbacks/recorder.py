@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lit_agents.algorithm.module import AgentModule
-from lit_agents.errors import BadInput
+from lit_agents.evaluation.broken import refuse_broken
 from lit_agents.evaluation.metrics import EpisodeMetrics
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.ranks import from_all_ranks
@@ -48,6 +48,7 @@ class EpisodeRecorder(Checkpoint):
         self.trained = True
         if self._resumed:
             self._folder.cut(self._resumed)
+        self._folder.forget(self._stage)
         self._begun, self._tokens = time.perf_counter(), self._tokens_computed()
 
     def on_validation_batch_end(
@@ -61,10 +62,7 @@ class EpisodeRecorder(Checkpoint):
     ) -> None:
         """Measure validation episodes; ``validation/success`` chooses the checkpoint."""
         self._validation = self._recorded("validation", trainer.current_epoch, *batch)
-        if "validation/success" not in self._validation:  # no checkpoint could be chosen
-            error = next(e.error for e in from_all_ranks(batch[0]) if e.stop.is_failure)
-            reason = f"it broke every validation episode. One error: {error}"
-            raise BadInput("data.environment", reason, "Mend the environment, then go on.")
+        refuse_broken(from_all_ranks(batch[0]), self._data.schedule.max_failures, "validation")
         for name, value in self._validation.items():
             pl_module.log(name, value, batch_size=1)
 
@@ -84,7 +82,8 @@ class EpisodeRecorder(Checkpoint):
         clock = {"iteration_seconds": seconds, "tokens/s": (self._tokens_computed() - self._tokens) / seconds}
         for name, value in {**row, **clock}.items():
             pl_module.log(name, value, batch_size=1)
-        row |= self._averaged({f"train/{k}": v for k, v in pl_module.numbers.items()})
+        of_steps = frozenset(f"train/{name}" for name in pl_module.per_step)
+        row |= self._averaged({f"train/{k}": v for k, v in pl_module.numbers.items()}, of_steps)
         largest = from_all_ranks([pl_module.numbers.get("sampler_ratio_max", 0.0)])
         row |= {"train/sampler_ratio_max": max(largest)} if max(largest) else {}
         row["train/computed_tokens"] = sum(from_all_ranks([pl_module.numbers["computed_tokens"]]))
@@ -111,12 +110,13 @@ class EpisodeRecorder(Checkpoint):
         return {name: value for name, value in numbers.items() if not math.isnan(value)}  # a mean over nothing
 
     @staticmethod
-    def _averaged(numbers: Mapping[str, float]) -> dict[str, float]:
-        """The mean over the ranks that have a number: one whose episodes all lack signal has no loss."""
-        everywhere = from_all_ranks([numbers])
-        names = dict.fromkeys(name for each in everywhere for name in each)
-        found = {name: [each[name] for each in everywhere if name in each] for name in names}
-        return {name: sum(values) / len(values) for name, values in found.items()}
+    def _averaged(numbers: Mapping[str, float], per_step: frozenset[str] = frozenset()) -> dict[str, float]:
+        """The mean over the ranks that have a number; where all episodes lack signal, what is added up over tokens is 0."""
+        everywhere = from_all_ranks([(numbers, per_step)])
+        names = dict.fromkeys(name for each, _ in everywhere for name in each)
+        sums = frozenset().union(*(mine for _, mine in everywhere))
+        found = {name: [each[name] for each, _ in everywhere if name in each] for name in names}
+        return {name: sum(v) / (len(everywhere) if name in sums else len(v)) for name, v in found.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Lengths of the files."""

@@ -78,6 +78,7 @@ def _flat(config: dict[str, Any], start: Path | None) -> dict[str, Any]:
     own = {name: value for name, value in config.items() if name not in NO_PART}
     own["trainer"] = {name: value for name, value in config["trainer"].items() if name != "logger"}
     flat = {name: value for name, value in leaves(own) if name != "data.environment.init_args.folder"}
+    flat = {name: value for name, value in flat.items() if value is not None}  # as where a setting is not known yet
     if start is not None:
         return flat | {f"start: {name}": value for name, value in _flat(_config(start), _start(start)).items()}
     return flat | {"start_from": config.get("start_from")}
@@ -91,4 +92,8 @@ def _labels(configs: dict[str, dict[str, Any]]) -> dict[str, str]:
     texts = {
         d: ", ".join(f"{n.removeprefix('model.init_args.')}={c.get(n)}" for n in varied) for d, c in configs.items()
     }
-    return {digest: text or "all runs" for digest, text in texts.items()}
+    found: dict[str, str] = {}
+    for digest, text in texts.items():  # 1 and "1" look alike
+        twins = sum(label.partition(" (")[0] == (text or "all runs") for label in found.values())
+        found[digest] = (text or "all runs") + (f" ({twins + 1})" if twins else "")
+    return found

@@ -140,7 +140,9 @@ def _sound(material: Material) -> Material:
     for setting in material.settings:
         kept = [setting.records[0]]
         for record in setting.records[1:]:
-            if wrong := _unlike(record, kept[0], material.objectives):
+            twin = next((other for other in kept if other.seed == record.seed), None)
+            said = f"it has the seed of {twin.folder}." if twin else ""
+            if wrong := said or _unlike(record, kept[0], material.objectives):
                 gaps.append(f"{setting.label}: {record.folder} is left out: {wrong}")
             else:
                 kept.append(record)
@@ -156,8 +158,6 @@ def _sound(material: Material) -> Material:
 
 def _unlike(record: Record, first: Record, places: Sequence[str]) -> str:
     """Why a run cannot be put together with another one in these places; empty if it can."""
-    if record.seed == first.seed:
-        return f"it has the seed of {first.folder}."
     measured = [[(s, p) for s, found in r.stages.items() for p in found if p in places] for r in (record, first)]
     if measured[0] != measured[1]:
         texts = [", ".join(f"{place} after {stage}" for stage, place in each) or "nothing" for each in measured]

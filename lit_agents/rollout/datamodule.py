@@ -269,7 +269,9 @@ class RolloutDataModule(LightningDataModule):
         with self.ledger.clock("validating"):
             self.engine.refresh()
             player = PolicyPlayer(self.engine, self.module.policy.chat, self.evaluation, self.module.global_step)
-            episodes = self.stage.evaluate(tasks, player, self.evaluation, self.seed, self.on_progress)
+            retries = self.schedule.retries
+            how = (self.evaluation, self.seed, self.on_progress)
+            episodes = self.stage.evaluate(tasks, player, *how, retries=retries)
             self.engine.rest()
         sound = [e for e in episodes if not e.stop.is_failure]
         yield episodes, [self.reward(e) for e in sound]

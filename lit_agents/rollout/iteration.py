@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -221,13 +222,15 @@ def credited(found: Iteration, module: AgentModule, budget: int) -> tuple[Credit
         numbers["kl"] = total / tokens
         if module.kl.reward:
             rewards_BA = rewards_BA - module.kl_coefficient * difference_BA
-        numbers["kl_coefficient"] = module.kl_coefficient
+        before = module.kl_coefficient
         module.adapt_kl(numbers["kl"], int(episodes))
+        numbers["kl_coefficient"] = before if module.kl.reward else module.kl_coefficient  # what this iteration uses
     advantages_BA, returns_BA = module.credit(
         Experience(mask_BA, rewards_BA, values_BA, after_B, found.group_numbers())
     )
     if module.has_critic:
-        numbers["explained_variance"] = float(losses.explained_variance(values_BA, returns_BA, mask_BA))
+        explained = float(losses.explained_variance(values_BA, returns_BA, mask_BA))
+        numbers |= {} if math.isnan(explained) else {"explained_variance": explained}
     version = found.policy_version
     made = (advantages_BA, returns_BA, values_BA, own_BA, ref_BA, found.group_numbers(), version)
     return Credited(found.episodes, columns, *made), numbers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
+from dataclasses import replace
 
 from lit_agents.environment.base import TextEnvironment
 from lit_agents.environment.pool import EnvPool
@@ -13,7 +14,7 @@ from lit_agents.policy.engine.base import Engine
 from lit_agents.policy.sampling import Sampling
 from lit_agents.rollout.collector import Collector, Job
 from lit_agents.rollout.limits import Limits
-from lit_agents.rollout.players import Player
+from lit_agents.rollout.players import Player, has_no_player
 from lit_agents.types import Episode, Task
 
 Progress = Callable[[str, int, int], None]
@@ -58,14 +59,35 @@ class Stage:
         return collector.collect(jobs, player)
 
     def evaluate(
-        self, tasks: Sequence[Task], player: Player, sampling: Sampling, seed: int, progress: Progress, samples: int = 1
+        self,
+        tasks: Sequence[Task],
+        player: Player,
+        sampling: Sampling,
+        seed: int,
+        progress: Progress,
+        samples: int = 1,
+        retries: int = 0,
     ) -> list[Episode]:
-        """Some episodes of each task; the same random numbers whatever was played before, and the first ones always first."""
+        """Some episodes of each task; the same random numbers whatever was played before, and the first ones always first.
+
+        Args:
+            retries: new attempts at an episode whose environment failed.
+
+        Returns:
+            An episode for each task and sample, then the failed attempts that were made again.
+        """
         jobs = []
         for task in tasks:
             key = ("evaluation", seed, task.family, task.split, task.id)
             jobs += [Job(task, member, (*key, member) if member else key) for member in range(samples)]
-        return self.play(jobs, player, sampling.max_tokens, progress)
+        episodes, failures = self.play(jobs, player, sampling.max_tokens, progress), []
+        for attempt in range(1, retries + 1):
+            open_ = [i for i, e in enumerate(episodes) if e.stop.is_failure and not has_no_player(e)]
+            again = [replace(jobs[i], key=(*jobs[i].key, "attempt", attempt)) for i in open_]
+            failures += [episodes[i] for i in open_]
+            for i, episode in zip(open_, self.play(again, player, sampling.max_tokens, progress), strict=True):
+                episodes[i] = episode
+        return episodes + failures
 
     def within(self, limits: Limits) -> Stage:
         """The same world and engine with another number of turns."""

@@ -74,13 +74,19 @@ def _stages(folder: Path) -> dict[str, dict[str, Result]]:
     summary = _read(folder / "summary.json")
     try:
         elsewhere = summary.get("elsewhere", {})
-        return {
+        stages = {
             stage: {place: Result.from_json(r) for place, r in ({TEST: found} | elsewhere.get(stage, {})).items()}
             for stage, found in summary["success"].items()
         }
     except (KeyError, TypeError) as error:
         reason = f"it is no summary of a run ({type(error).__name__}: {error})."
         raise BadInput(str(folder / "summary.json"), reason, "Delete the folder; the run is made again.") from error
+    for stage, places in stages.items():
+        for place, result in places.items():
+            if not result.n:
+                reason = f"the environment broke every episode of {place} after {stage}."
+                raise BadInput(str(folder / "summary.json"), reason, "Delete the folder; the run is made again.")
+    return stages
 
 
 def _read(path: Path) -> dict[str, Any]:

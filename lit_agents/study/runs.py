@@ -24,8 +24,8 @@ from filelock import FileLock
 from lit_agents.errors import BadInput
 from lit_agents.study.overlay import Overlay, disagreements, merged
 from lit_agents.study.room import Room
-from lit_agents.study.supervised import shared_stage, stage_digest
-from lit_agents.whole_files import hash_of, write_whole
+from lit_agents.study.supervised import shared_stage, stage_digest, start_of
+from lit_agents.whole_files import write_whole
 
 LAUNCH = """
 import runpy, sys
@@ -58,9 +58,7 @@ class Resolved:
     @property
     def digest(self) -> str:
         """Names its folder; where it logs is no part of it, and what it begins with is what the checkpoint holds."""
-        start = self.config.get("start_from")
-        held = hash_of(Path(start)) if start and Path(start).is_file() else ""  # it may be made anew under its name
-        config = {**_without_places(self.config), "start_from": start and (start, held)}
+        config = {**_without_places(self.config), "start_from": start_of(self.config)}
         return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from lit_agents.whole_files import hash_of
 
 OF_RL = {
     "data": ("reward",),
@@ -36,8 +39,15 @@ def stage_digest(config: Mapping[str, Any], demonstrations: int) -> str:
     for part in ("schedule", "sampling"):
         stage["data"][part] = _without(config["data"][part], part)
     stage["model"] = config["model"]["init_args"]["policy"]
+    stage["start_from"] = start_of(config)
     stage["sft"] = {**config["sft"], "demonstrations": demonstrations}
     return hashlib.sha256(json.dumps(stage, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def start_of(config: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The checkpoint that a run begins with, and what it holds: it may be made anew under its name."""
+    start = config.get("start_from")
+    return start and (start, hash_of(Path(start)) if Path(start).is_file() else "")
 
 
 def _without(settings: Mapping[str, Any], part: str) -> dict[str, Any]:

@@ -214,6 +214,8 @@ def test_explained_variance_is_1_for_a_perfect_critic_0_for_a_constant_and_negat
     assert float(losses.explained_variance(returns, returns, mask)) == 1.0
     assert float(losses.explained_variance(torch.full_like(returns, 3.0), returns, mask)) == pytest.approx(0, abs=1e-12)
     assert float(losses.explained_variance(-returns, returns, mask)) == pytest.approx(1 - 4, rel=1e-12)
+    equal = torch.full_like(returns, -0.4)
+    assert math.isnan(float(losses.explained_variance(returns, equal, mask)))  # there is nothing to explain
     values = c["new"]
     errors = [float(returns[b, a] - values[b, a]) for b in range(5) for a in range(9) if mask[b, a]]
     targets = [float(returns[b, a]) for b in range(5) for a in range(9) if mask[b, a]]

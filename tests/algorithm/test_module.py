@@ -55,6 +55,13 @@ def test_the_learning_rate_follows_optimizer_steps_up_and_down(folder, settings:
     assert rates.found == pytest.approx(expected)
 
 
+def test_a_rate_that_is_to_fall_needs_an_end_of_the_run(folder):
+    module = made(SFT, folder, anneal=True)
+    found = collected(module)
+    with pytest.raises(BadInput, match=r"model\.anneal: the run has no last step"):
+        train(module, lambda: cut(module, found, version=-1), max_epochs=-1, max_time={"seconds": 1})
+
+
 def test_settings_that_would_clip_everything_are_refused(folder):
     for settings in ({"clip": 0.0}, {"dual_clip": 1.0}, {"warmup": -1}, {"importance_cap": 0.99}):
         with pytest.raises(BadInput, match=f"model.{next(iter(settings))}"):
@@ -127,6 +134,15 @@ def test_the_penalty_in_the_reward_is_the_coefficient_times_k1_of_every_token(fo
     for b in range(9):
         others = [totals[j] for j in range(9) if j // 3 == b // 3 and j != b]
         assert float(data.advantages_BA[b, 0]) == pytest.approx(totals[b] - sum(others) / 2, abs=1e-5)
+
+
+def test_the_coefficient_that_is_logged_is_the_one_that_is_used(folder: Path):
+    for where, moved in (("reward", False), ("loss", True)):
+        module = made(RLOO, folder, kl=KL(**{where: 0.1}, target=1.0, horizon=9))
+        module.keep_reference()
+        _, numbers = credited(collected(module), module, 20)  # of 9 episodes, with no KL: down by a fifth
+        assert module.kl_coefficient == pytest.approx(0.08)
+        assert numbers["kl_coefficient"] == pytest.approx(0.08 if moved else 0.1)  # the loss comes after it has moved
 
 
 def test_a_reference_is_kept_once_and_only_where_it_is_needed(folder: Path):

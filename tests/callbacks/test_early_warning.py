@@ -19,7 +19,7 @@ __all__ = ["one_thread", "tiny_weights", "toy"]
 
 SOUND = {
     "train/entropy": 0.5, "rollout/kl": 0.05, "train/update_kl": 0.003, "rollout/groups_played": 8.0,
-    "rollout/groups_without_signal": 4.0, "rollout/unfinished_rate": 0.05, "train/logprob_gap": 0.02,
+    "rollout/groups_without_signal": 4.0, "rollout/unfinished_rate": 0.05, "train/sampler_gap": 0.02,
 }  # fmt: skip
 BAD = {
     "entropy": {"train/entropy": 0.01},
@@ -27,7 +27,7 @@ BAD = {
     "update_kl": {"train/update_kl": 0.2},
     "silent_groups": {"rollout/groups_without_signal": 8.0},
     "unfinished": {"rollout/unfinished_rate": 0.8},
-    "logprob_gap": {"train/logprob_gap": 0.3},
+    "logprob_gap": {"train/sampler_gap": 0.3},
 }
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from torch import distributed, multiprocessing
 
+from lit_agents.callbacks.recorder import EpisodeRecorder
 from lit_agents.evaluation.intervals import wilson
 from lit_agents.evaluation.metrics import EpisodeMetrics
 from lit_agents.reward.outcome import Outcome
@@ -102,7 +103,10 @@ def _rank(rank: int, folder: str) -> None:
     ledger.charge([WON, CRASHED] if rank == 0 else [LOST, CUT], demonstrated=False)
     total = ledger.total()
     ledger.go_on_from(total, first=rank == 0)  # as after a resume
-    found = from_all_ranks([WON, CRASHED] if rank == 0 else [LOST, CUT]), total, ledger.total()
+    silent: dict[str, float] = {}  # no episode of this rank has any signal
+    numbers = {"loss": 0.5, "entropy": 0.2} if rank == 0 else silent
+    averaged = EpisodeRecorder._averaged(numbers, frozenset(numbers) - {"entropy"})
+    found = from_all_ranks([WON, CRASHED] if rank == 0 else [LOST, CUT]), total, ledger.total(), averaged
     with open(f"{folder}/{rank}", "wb") as file:
         pickle.dump(found, file)
     distributed.destroy_process_group()
@@ -113,7 +117,11 @@ def _rank(rank: int, folder: str) -> None:
 def test_two_ranks_have_the_episodes_of_both_and_one_ledger(tmp_path):
     multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)
     for rank in (0, 1):
-        everyone, total, resumed = pickle.loads((tmp_path / str(rank)).read_bytes())
+        everyone, total, resumed, averaged = pickle.loads((tmp_path / str(rank)).read_bytes())
         assert everyone == [WON, CRASHED, LOST, CUT]
         assert (total["episodes"], total["failed_episodes"], total["turns"]) == (3, 1, 6)  # 2 + 1 + 3 turns
         assert resumed == total
+        assert averaged == {
+            "loss": 0.25,
+            "entropy": 0.2,
+        }  # a sum over tokens of both; a mean over those that were trained

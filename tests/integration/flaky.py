@@ -43,6 +43,30 @@ class FlakyEcho(EchoWorld):
         raise RuntimeError("the lights went out")
 
 
+class Dark(EchoWorld):
+    """From the first action in training on, no episode of a split begins any more, until somebody has mended it.
+
+    Args:
+        split: e.g. validation.
+        folder: gets ``night``, and from somebody ``mended``.
+    """
+
+    def __init__(self, split: str, folder: str) -> None:
+        super().__init__()
+        self._split, self._folder, self._training = split, Path(folder).absolute(), False
+
+    def reset(self, task: Task) -> Start:
+        self._training = task.split == "train"
+        if task.split == self._split and (self._folder / "night").exists() and not (self._folder / "mended").exists():
+            raise RuntimeError("the lights went out")
+        return super().reset(task)
+
+    def step(self, action: str) -> Transition:
+        if self._training:
+            (self._folder / "night").touch()
+        return super().step(action)
+
+
 class Mute(EchoWorld):
     """Has no expert."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lit_agents.errors import BadInput
 from lit_agents.report.__main__ import main
@@ -144,6 +145,34 @@ def test_a_place_that_was_measured_in_another_way_is_left_out(tmp_path: Path):
     (material,) = read(folders)
     assert material.places == ["test"] and material.settings[0].seeds == [1, 2]
     assert "away is left out: its environment" in material.gaps[0]
+
+
+def test_a_seed_is_counted_once(tmp_path: Path):
+    folders = [run(tmp_path / str(n), {"base": NONE, "rl": ONE}, seed=seed) for n, seed in enumerate((1, 2, 2, 3))]
+    (material,) = read(folders)
+    assert material.settings[0].seeds == [1, 2, 3]
+    (gap,) = material.gaps
+    assert f"{tmp_path / '2'} is left out: it has the seed of {tmp_path / '1'}" in gap
+
+
+def test_a_setting_that_an_older_run_does_not_know_is_as_if_it_was_null_and_no_label_hides_another(tmp_path: Path):
+    unknown = run(tmp_path / "unknown", {"base": NONE, "rl": ONE}, seed=2)
+    content = yaml.safe_load((unknown / "config.yaml").read_text())
+    del content["budget"]
+    (unknown / "config.yaml").write_text(yaml.safe_dump(content))
+    (material,) = read([run(tmp_path / "null", {"base": NONE, "rl": ONE}), unknown])
+    assert [(s.label, s.seeds) for s in material.settings] == [("all runs", [1, 2])]
+    models = [{"model": {**CONFIG["model"], "init_args": {"warmup": value}}} for value in (2, "2")]
+    alike = [run(tmp_path / f"w{n}", {"base": NONE, "rl": ONE}, config=config) for n, config in enumerate(models)]
+    assert [s.label for s in read(alike)[0].settings] == ["warmup=2", "warmup=2 (2)"]
+
+
+def test_what_the_environment_broke_altogether_is_left_out(tmp_path: Path):
+    broken: dict[str, bool | None] = {"a": None, "b": None}
+    folders = [run(tmp_path / str(n), {"base": base, "rl": ONE}, seed=n) for n, base in ((1, NONE), (2, broken))]
+    (material,) = read(folders)
+    assert material.settings[0].seeds == [1]
+    assert "the environment broke every episode of test after base" in material.gaps[0]
 
 
 def test_a_study_shows_what_has_ended_in_its_own_order_and_names_the_rest(tmp_path: Path):

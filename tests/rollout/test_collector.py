@@ -19,7 +19,7 @@ from lit_agents.rollout.limits import Limits, Window
 from lit_agents.rollout.players import Choice, ExpertPlayer, Player, RandomPlayer, Situation
 from lit_agents.rollout.stage import Stage as RunningStage
 from lit_agents.types import Episode, StopReason, Task, in_sight, tokens_of
-from tests.integration.flaky import Stumped
+from tests.integration.flaky import FlakyEcho, Mute, Stumped
 from tests.rollout.puppets import Hesitant, LocalPool, Scripted, Stage
 from tests.tiny import tiny_tokenizer
 
@@ -266,6 +266,24 @@ def test_a_check_names_the_task_that_cannot_be_begun_or_does_not_fit(chat: ChatF
 
 
 # real processes
+
+
+def test_what_the_environment_breaks_is_measured_again_and_counted(chat: ChatFormat, tmp_path: Path):
+    def measured(world: TextEnvironment, retries: int) -> list[Episode]:
+        stage = RunningStage(world, chat, Limits(turns=8, context=600, concurrent=4))
+        try:
+            tasks, player = world.tasks("r2-w2", "test", 5), ExpertPlayer(chat)
+            return stage.evaluate(tasks, player, Sampling(), 1, lambda *_: None, samples=2, retries=retries)
+        finally:
+            stage.close()
+
+    alone = measured(FlakyEcho(str(tmp_path / "a"), spared="none"), 0)  # the first episode of each task breaks
+    assert [e.won for e in alone].count(True) == 5 and len(alone) == 10
+    again = measured(FlakyEcho(str(tmp_path / "b"), spared="none"), 2)
+    assert [e.won for e in again] == [True] * 10 + [False] * 5
+    assert [(e.task.id, e.member) for e in again[:10]] == [(e.task.id, e.member) for e in alone]
+    assert {e.stop for e in again[10:]} == {StopReason.ENVIRONMENT_CRASH}
+    assert len(measured(Mute(), 2)) == 10  # no expert is no failure of the world
 
 
 def test_an_expert_that_breaks_once_is_no_reason_to_refuse_and_one_that_always_does_is(

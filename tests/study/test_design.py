@@ -228,6 +228,15 @@ def test_what_decides_a_supervised_stage_is_in_its_name(change: dict, shared: bo
     assert stage_digest(CONFIG, 8) != stage_digest(CONFIG, 7)
 
 
+def test_a_stage_is_another_one_when_what_it_began_with_was_made_anew(tmp_path: Path):
+    start = tmp_path / "last.ckpt"
+    names = set()
+    for content in ("one", "two"):
+        start.write_text(content)
+        names |= {stage_digest({**CONFIG, "start_from": str(start)}, 7) for _ in range(2)}
+    assert len(names | {stage_digest(CONFIG, 7)}) == 3
+
+
 def test_only_a_run_with_demonstrations_has_a_stage_to_share():
     assert shared_stage(CONFIG, 0) is None and shared_stage({**CONFIG, "sft": None}, 7) is None
     untouched = {"class_path": "GRPO", "init_args": {"policy": {}, "kl": {"reference": "base"}}}
