@@ -27,6 +27,11 @@ ARCHIVES = ("tests/environment/test_alfworld_files.py", "-k", "outside or hash o
 REWARDS, METRICS = ("tests/reward/test_rewards.py",), ("tests/evaluation/test_metrics.py",)
 INTERRUPT = ("tests/integration/test_interrupt.py::test_an_interrupt_at_any_moment_says_how_to_go_on",)
 GOLDEN, FIT = ("tests/integration/test_golden.py",), ("tests/integration/test_fit.py",)
+GOES_ON = (
+    "tests/integration/test_fit.py",
+    "-k",
+    "broke or whatever_is_measured or moved or no_result or last_is or critic_is",
+)
 HOSTILE, ERRORS = ("tests/integration/test_hostile.py",), ("tests/integration/test_errors.py",)
 KILL = ("tests/integration/test_kill.py", "-k", "after and trained")
 
@@ -322,6 +327,18 @@ FAULTS = [
     Fault("forget the warnings at a resume", "callbacks/early_warning.py",
           'self._in_a_row, self.stopped = dict(state_dict["in_a_row"]), bool(state_dict["stopped"])',
           'self._in_a_row = dict(state_dict["in_a_row"])', ("tests/callbacks/test_early_warning.py",)),
+    Fault("forget the best checkpoint of a folder that was moved", "callbacks/movable.py",
+          '"best_k_models": best, "dirpath": self.dirpath}', '"best_k_models": best}', GOES_ON),
+    Fault("keep the result of a stage that goes on", "run_folder.py",
+          "        if later:\n", "        if not later:\n", GOES_ON),
+    Fault("go on from the newest file", "run_folder.py",
+          "for stage in reversed(STAGES)]", "for stage in STAGES]", GOES_ON),
+    Fault("begin without the other run's critic", "stages.py",
+          'if self.start or module.kl.reference == "base":', 'if module.kl.reference == "base":', GOES_ON),
+    Fault("take a test that the world broke for a result", "evaluation/broken.py",
+          "    if not failed or (", "    if failed or (", GOES_ON),
+    Fault("measure what broke only once", "rollout/stage.py",
+          "for attempt in range(1, retries + 1):", "for attempt in range(1, 1):", COLLECTOR),
     # what watches over the rest
     Fault("audit the tree's mask instead of the loss's", "callbacks/trained.py",
           "mask = batch.weights_BA[b] != 0", "mask = tree.mask_BA[b]", AUDIT),
