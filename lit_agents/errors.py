@@ -21,6 +21,21 @@ class BadInput(ValueError):
         return printable(f"{self.where}: {self.reason} {self.way_out}")
 
 
+def refuse_outside(where: str, **limits: tuple[float | None, float | None]) -> None:
+    """Refuse numbers below 0 or above a limit, each by its name.
+
+    Args:
+        limits: by name, the number and the most it may be; None is no number, or no limit.
+
+    Raises:
+        BadInput: as ``where.name``.
+    """
+    for name, (value, most) in limits.items():
+        if value is not None and (value < 0 or (most is not None and value > most)):
+            range_ = "0 or more" if most is None else f"from 0 to {most:g}"
+            raise BadInput(f"{where}.{name}", f"{value} is not {range_}.", "Set it to a number that is.")
+
+
 def printable(text: str) -> str:
     """Text from outside on one line: white space is single spaces, and what is no character to be seen is escaped."""
     line = " ".join(text.split())

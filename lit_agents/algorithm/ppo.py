@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, zeros_like
@@ -11,7 +10,7 @@ from lit_agents.algorithm import losses
 from lit_agents.algorithm.advantages import generalised, whitened
 from lit_agents.algorithm.experience import Experience
 from lit_agents.algorithm.module import AgentModule
-from lit_agents.errors import BadInput
+from lit_agents.errors import refuse_outside
 from lit_agents.policy.causal_lm import ActionScores
 from lit_agents.policy.value_head import ValueHead
 from lit_agents.types import TokenBatch
@@ -27,8 +26,7 @@ class PPO(AgentModule):
         value_clip: hold the value near its old prediction; None for plain squared error.
         value_coef: weight of the critic's loss; without ``share_trunk`` it matters only where gradients are clipped.
         share_trunk: let the critic's gradient into the policy's weights.
-        bootstrap_truncated: let a truncated episode go on with the critic's value instead of ending with 0. It is read after the
-            last token of the last action, before the observation that follows, where the critic is never trained itself.
+        bootstrap_truncated: let a truncated episode go on with the critic's value after its last token, not end with 0.
     """
 
     skips_zero_advantage, has_critic = False, True
@@ -46,11 +44,7 @@ class PPO(AgentModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        for name, value in (("gamma", gamma), ("lam", lam)):
-            if not 0 <= value <= 1:
-                raise BadInput(f"model.{name}", f"{value} is not between 0 and 1.", "Set it to 1, or a little below.")
-        if value_clip is not None and value_clip <= 0:
-            raise BadInput("model.value_clip", f"{value_clip} is not above 0.", "Set it to 0.5, or to null for none.")
+        refuse_outside("model", gamma=(gamma, 1), lam=(lam, 1), value_clip=(value_clip, None))
         self.gamma, self.lam, self.critic_lr, self.value_clip = gamma, lam, critic_lr, value_clip
         self.value_coef, self.share_trunk, self.bootstrap_truncated = value_coef, share_trunk, bootstrap_truncated
         self.value_head: ValueHead | None = None  # made with the model, whose width it needs
@@ -58,10 +52,9 @@ class PPO(AgentModule):
     def configure_model(self) -> None:
         """See `AgentModule`."""
         super().configure_model()
-        if self.value_head is None:
-            self.value_head = ValueHead(self.policy.config.hidden_size).to(self.policy.device)
+        self.value_head = self.value_head or ValueHead(self.policy.config.hidden_size).to(self.policy.device)
 
-    def parameter_groups(self) -> Iterable[dict[str, Any]]:
+    def parameter_groups(self) -> list[dict[str, Any]]:
         """Actor and critic."""
         assert self.value_head is not None
         return [*super().parameter_groups(), {"params": list(self.value_head.parameters()), "lr": self.critic_lr}]
@@ -69,8 +62,8 @@ class PPO(AgentModule):
     def values(self, scores: ActionScores) -> tuple[Tensor, Tensor]:
         """See `AgentModule`."""
         assert self.value_head is not None
-        hidden = (scores.hidden_BAH, scores.last_BH)
-        values_BA, after_B = (self.value_head(h if self.share_trunk else h.detach()) for h in hidden)
+        hidden = (h if self.share_trunk else h.detach() for h in (scores.hidden_BAH, scores.last_BH))
+        values_BA, after_B = map(self.value_head, hidden)
         return values_BA, after_B if self.bootstrap_truncated else zeros_like(after_B)
 
     def credit(self, experience: Experience) -> tuple[Tensor, Tensor]:

@@ -110,14 +110,14 @@ def test_an_expert_that_breaks_is_in_the_table_with_its_failures_and_one_that_is
     assert set(evaluate([*flags, mute])) == {"random", "policy"}
     assert "broke" not in capsys.readouterr().out
     results = evaluate([*flags, stumped])
-    assert (results["expert"].n, results["expert"].failures) == (0, 4) and set(results) == {
+    assert (results["expert"].n, results["expert"].failures) == (0, 12) and set(results) == {
         "random",
         "policy",
         "expert",
     }
     out = capsys.readouterr().out
     assert (
-        "broke, not in n: expert 4" in out
+        "broke, not in n: expert 12" in out
         and "an error of expert: " in out
         and "what it should read is not there" in out
     )
