@@ -73,9 +73,15 @@ def test_every_setting_of_a_shipped_study_is_a_configuration(
         for setting in found.combinations():
             config = runs.resolved(found.configuration(setting, found.seeds[0])).config
             parts = (config["data"]["reward"] or {}).get("init_args", {}).get("parts", [])
-            costs = {p["reward"]["class_path"].rpartition(".")[2]: p["reward"]["init_args"].get("cost") for p in parts}
+            costs = {
+                p["reward"]["class_path"].rpartition(".")[2]: p["reward"].get("init_args", {}).get("cost", 0)
+                for p in parts
+            }
             if "UnfinishedAction" in costs:  # or endless talk would be a way out
-                assert costs["UnfinishedAction"] >= costs["InvalidCommand"] * config["data"]["limits"]["turns"] - 1e-9
+                assert (
+                    costs["UnfinishedAction"]
+                    >= costs.get("InvalidCommand", 0) * config["data"]["limits"]["turns"] - 1e-9
+                )
     else:
         trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1)).ask()
         setting = {name: factor.suggested(trial, name) for name, factor in found.factors.items()}
