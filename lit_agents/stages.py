@@ -192,8 +192,8 @@ class Run:
                 result, episodes, rewards = measure(
                     there, module, policy_player(there, module, steps), split=other.split
                 )
-            refuse_broken(episodes, there.schedule.max_failures, f"{place} after {name}")
             self.folder.add_episodes(f"{place}/{name}", 0, episodes, rewards)
+            refuse_broken(episodes, there.schedule.max_failures, f"{place} after {name}")
             found[place] = result
         self.results[name], self.elsewhere[name] = found.pop("test"), found
         self.marks[name] = self.folder.mark()
