@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -92,8 +93,9 @@ def _labels(configs: dict[str, dict[str, Any]]) -> dict[str, str]:
     texts = {
         d: ", ".join(f"{n.removeprefix('model.init_args.')}={c.get(n)}" for n in varied) for d, c in configs.items()
     }
-    found: dict[str, str] = {}
+    found, met = {}, Counter[str]()
     for digest, text in texts.items():  # 1 and "1" look alike
-        twins = sum(label.partition(" (")[0] == (text or "all runs") for label in found.values())
-        found[digest] = (text or "all runs") + (f" ({twins + 1})" if twins else "")
+        label = text or "all runs"
+        met[label] += 1
+        found[digest] = label if met[label] == 1 else f"{label} ({met[label]})"
     return found
