@@ -99,7 +99,6 @@ def test_a_pool_plays_64_games_16_at_a_time_and_leaves_nothing_behind(folder: Pa
     assert not [pid for pid in processes if Path(f"/proc/{pid}").exists()]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_stored_walkthrough_wins_every_validation_game_and_every_condition_of_its_goal(folder: Path):
     won = 0
