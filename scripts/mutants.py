@@ -96,9 +96,11 @@ def outcomes(jobs: list[Job], trees: list[Path], until: float) -> Iterator[tuple
     """As they end, for each job its place in the list, pytest's exit code, and the seconds it took; none begins after a time."""
     under_way: dict[int, tuple[int, Path, float]] = {}
     waiting = list(range(len(jobs)))
-    while waiting or under_way:
+    while True:
         if time.monotonic() > until:
             waiting.clear()
+        if not (waiting or under_way):
+            return
         while trees:
             alone = any(_counts(jobs[place][0]) for place, _, _ in under_way.values())
             place = next((place for place in waiting if not (alone and _counts(jobs[place][0]))), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -30,6 +31,12 @@ def test_every_fault_applies_to_one_line_and_names_tests_that_are_there():
         named = [test.partition("::")[0] for test in fault.tests if test.startswith("tests/")]
         assert named and all((ROOT / name).is_file() for name in named)
     assert max(Counter(fault.name for fault in FAULTS).values()) == 1
+
+
+def test_no_fault_begins_when_the_time_is_over_and_nobody_waits_for_one():
+    mutants = runpy.run_path(str(ROOT / "scripts" / "mutants.py"))
+    jobs = mutants["jobs_for"](list(FAULTS))
+    assert list(mutants["outcomes"](jobs, [ROOT / "is not touched"], until=-1.0)) == []
 
 
 @pytest.mark.slow
