@@ -1,7 +1,8 @@
 """TextWorld games: a text adventure in a house, won by following its objective.
 
 Families are named as in the paper: ``w2-o3-q4`` is a game of 2 rooms, 3 objects and a quest of 4 actions, made by
-``tw-make custom``; ``tw-simple-sparse``, ``-balanced`` and ``-dense`` are ``tw-make tw-simple`` with those rewards.
+``tw-make custom``; ``tw-simple-sparse``, ``-balanced`` and ``-dense`` are ``tw-make tw-simple`` with those rewards (tests:
+with ``--test``, see `SimpleGames`).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class TextWorld(TextEnvironment):
 
     def tasks(self, spec: str, split: str, count: int) -> list[Task]:
         """Games in the order of their seeds; see `textworld_games.games` for those that are left out."""
-        game_maker(spec)
+        game_maker(spec, split)
         seeds = _seeds(split, count)
         folder = (Path(self._folder).expanduser() if self._folder else cache_folder("textworld")) / spec / split
         if count > 0:

@@ -57,9 +57,14 @@ class CustomGames:
 
 @dataclass(frozen=True)
 class SimpleGames:
-    """``tw-make tw-simple --rewards R --goal detailed --seed S``."""
+    """``tw-make tw-simple --rewards R --goal detailed --seed S``, for tests with ``--test``.
+
+    All of them are one house, with 36 walkthroughs in all, so games of other seeds are no unseen games. The generator's
+    own test games ask for food that no other game names.
+    """
 
     rewards: str
+    test: bool
 
     def make(self, seed: int, path: str) -> None:
         """As above."""
@@ -67,7 +72,7 @@ class SimpleGames:
         from textworld.generator import compile_game
 
         options = _options(seed, path)
-        compile_game(simple.make({"rewards": self.rewards, "goal": "detailed", "test": False}, options), options)
+        compile_game(simple.make({"rewards": self.rewards, "goal": "detailed", "test": self.test}, options), options)
 
 
 def _options(seed: int, path: str) -> Any:
@@ -78,8 +83,8 @@ def _options(seed: int, path: str) -> Any:
     return options
 
 
-def game_maker(spec: str) -> CustomGames | SimpleGames:
-    """The family a spec names.
+def game_maker(spec: str, split: str) -> CustomGames | SimpleGames:
+    """The family a spec names, as it is made for a split.
 
     Raises:
         BadInput: it names none.
@@ -87,7 +92,7 @@ def game_maker(spec: str) -> CustomGames | SimpleGames:
     if match := re.fullmatch(r"w([1-9]\d?)-o([1-9]\d{0,2})-q([1-9]\d?)", spec):
         return CustomGames(*map(int, match.groups()))
     if match := re.fullmatch(r"tw-simple-(sparse|balanced|dense)", spec):
-        return SimpleGames(match[1])
+        return SimpleGames(match[1], test=split == "test")
     raise BadInput(
         "spec",
         f"{spec!r} names no TextWorld games.",
@@ -195,7 +200,7 @@ def make_one(spec: str, folder: Path, seed: int) -> None:
     """Make a game, win it, and only then give it its name and its row; one that is not won has a row that says so."""
     with tempfile.TemporaryDirectory() as scratch:
         game = Path(scratch) / f"{seed}.z8"
-        game_maker(spec).make(seed, str(game))
+        game_maker(spec, folder.name).make(seed, str(game))
         walkthrough = json.loads(game.with_suffix(".json").read_text())["metadata"]["walkthrough"]
         won, rewards = _play(game, walkthrough)
         if not won:

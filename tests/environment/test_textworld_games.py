@@ -25,15 +25,18 @@ TW_MAKE = shutil.which("tw-make", path=str(Path(sys.executable).parent))
 
 @pytest.mark.skipif(TW_MAKE is None, reason="tw-make is not beside this interpreter")
 @pytest.mark.parametrize(
-    ("spec", "options"),
+    ("spec", "split", "options"),
     [
-        ("w2-o3-q4", "custom --world-size 2 --nb-objects 3 --quest-length 4"),
-        ("tw-simple-dense", "tw-simple --rewards dense --goal detailed"),
+        ("w2-o3-q4", "train", "custom --world-size 2 --nb-objects 3 --quest-length 4"),
+        ("tw-simple-dense", "train", "tw-simple --rewards dense --goal detailed"),
+        ("tw-simple-dense", "test", "tw-simple --rewards dense --goal detailed --test"),
     ],
 )
-def test_a_game_is_the_one_that_tw_make_makes(textworld: TextWorld, tmp_path: Path, spec: str, options: str) -> None:
+def test_a_game_is_the_one_that_tw_make_makes(
+    textworld: TextWorld, tmp_path: Path, spec: str, split: str, options: str
+) -> None:
     """The second of a set, made by a process that made others before it, against a process of its own."""
-    task = textworld.tasks(spec, "train", 4 if spec[0] == "w" else 2)[-1]
+    task = textworld.tasks(spec, split, 4 if spec[0] == "w" else 2)[-1]
     arguments = [*options.split(), "--seed", task.id, "--output", str(tmp_path / "game.z8"), "--silent"]
     subprocess.run([sys.executable, str(TW_MAKE), *arguments], check=True, env=os.environ | {"PYTHONHASHSEED": "0"})
     theirs, ours = (tmp_path / "game.z8").read_bytes(), Path(task.path).read_bytes()
@@ -74,8 +77,8 @@ def test_what_there_is_not_is_refused(textworld: TextWorld, spec: str, split: st
 
 
 def test_families_are_told_from_their_names() -> None:
-    assert game_maker("w12-o30-q9") == CustomGames(rooms=12, objects=30, quest=9)
-    assert game_maker("tw-simple-balanced") == SimpleGames("balanced")
+    assert game_maker("w12-o30-q9", "test") == CustomGames(rooms=12, objects=30, quest=9)
+    assert game_maker("tw-simple-balanced", "validation") == SimpleGames("balanced", test=False)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from lightning.pytorch.cli import instantiate_class
 
 from lit_agents.errors import BadInput
 from lit_agents.rollout.budget import Budget
@@ -18,6 +19,7 @@ from lit_agents.study.room import Room
 from lit_agents.study.runs import Runs
 from lit_agents.study.supervised import shared_stage, stage_digest
 from lit_agents.tune import main, parsed, resolve
+from lit_agents.types import Task
 
 SPLIT = Factor(flag="budget.sft_share", values=[0.0, 0.5])
 RATE = Factor(flag="model.lr", low=1e-5, high=1e-3, log=True)
@@ -73,6 +75,20 @@ def test_the_paper_scale_is_one_that_eight_processes_can_run(
     for setting in settings if name == "sft_rl_split" else settings[:: len(settings) - 1]:
         found = Runs(tmp_path, resolve, Room(1)).resolved(study.configuration(setting, 1))
         assert found.stages[-1] == "rl" and found.demonstrations % 8 == 0
+
+
+@pytest.mark.parametrize("name", ["reward_density", "sft_rl_density"])
+def test_every_density_has_a_reward_that_its_games_can_give(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(SCALE.parents[1])
+    study, _ = parsed(["--config", f"sweeps/{name}.yaml"])
+    increments = {"tw-simple-sparse": 1, "tw-simple-balanced": 3, "tw-simple-dense": 7}  # the fewest that such games have
+    seen = set()
+    for setting in study.examples():
+        data = study.configuration(setting, 1)["data"]
+        reward = instantiate_class((), data["reward"])
+        seen.add(data["tasks"])
+        reward.check([Task(data["tasks"], "1", "train", rewards=increments[data["tasks"]])])
+    assert seen == increments.keys()
 
 
 def test_an_objective_without_settings_is_a_test(base: str):
