@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ from lit_agents.study.records import Record
 
 LONGEST = 100
 """Characters of a label that says in what settings differ; runs that differ in more are told apart by their names."""
-START = "start"
-"""What stands in the place of the base in a run that began with another one's weights."""
 NO_PART = ("name", "seed_everything", "start_from", "keep_weights", "preflight", "elsewhere")
 """Settings that do not make two runs different ones; where a run began and where it was measured is looked at in that run."""
 
@@ -34,9 +31,6 @@ def grouped(folders: Sequence[Path]) -> tuple[dict[str, tuple[Record, ...]], lis
         try:
             config, start = _config(folder), _start(folder)
             record = Record.of(folder, start)
-            if start is None and config.get("start_from"):  # what it calls its base is what it began with
-                stages = {START if name == "base" else name: found for name, found in record.stages.items()}
-                record = replace(record, stages=stages)
             if record.last != (wanted := _ends_with(config)):
                 raise BadInput(str(folder), f"it has not been tested after {wanted} yet.", "Let the run end.")
         except BadInput as error:

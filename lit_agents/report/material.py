@@ -148,9 +148,9 @@ def _sound(material: Material) -> Material:
                 kept.append(record)
         lost = _unlike_places(kept, material.objectives)
         gaps += [f"{setting.label}: {place} is left out: {why}" for place, why in lost.items()]
-        starts = [record.start for record in kept if record.start]
+        starts = [record.began_with for record in kept if record.began_with]
         if len(set(starts)) < len(starts):
-            said = f"{len(starts)} seeds begin with {len(set(starts))} supervised stages ({kept[0].start})"
+            said = f"{len(starts)} seeds begin with {len(set(starts))} supervised stages ({starts[0]})"
             gaps.append(f"{setting.label}: {said}; the chance of others is in no interval.")
         settings.append(Setting(setting.label, tuple(_without(record, lost) for record in kept)))
     return replace(material, settings=tuple(settings), gaps=tuple(gaps))

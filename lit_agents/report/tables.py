@@ -12,9 +12,9 @@ from lit_agents.evaluation.paired import holm, sign_flip
 from lit_agents.evaluation.result import Conditions, differences
 from lit_agents.evaluation.samples import Tally
 from lit_agents.report.front import front
-from lit_agents.report.loose_runs import START
 from lit_agents.report.material import Material
 from lit_agents.run_folder import STAGES
+from lit_agents.study.records import START
 
 ORDER = (START, *STAGES)
 MOST_COMPARED = 8

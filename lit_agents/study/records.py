@@ -13,6 +13,9 @@ from lit_agents.evaluation.result import Result
 
 TEST = "test"
 """Where every run is measured; other places have names of their own."""
+START = "start"
+"""What stands in the place of the base in a run that began with another one's weights."""
+LEAVE_OUT = "Leave it out; a run of a study is made again by lit_agents.tune once its folder is deleted."
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,13 @@ class Record:
     folder: Path
     seed: int
     stages: Mapping[str, Mapping[str, Result]]
-    """By stage (``base``, ``sft``, ``rl``), then by place."""
+    """By stage (``base`` or ``start``, ``sft``, ``rl``), then by place."""
     ledger: Mapping[str, Any]
     """`lit_agents.rollout.datamodule.RolloutDataModule.account`."""
     start: Path | None = None
     """The run whose supervised stage counts as its own."""
+    began_with: str | None = None
+    """The checkpoint it began with, or the run whose stage is its own; None if it began with the untouched model."""
 
     @property
     def last(self) -> str:
@@ -55,19 +60,29 @@ class Record:
         Raises:
             BadInput: a file of it is not whole.
         """
+        if not (folder / "summary.json").is_file():
+            raise BadInput(str(folder), "it has not been tested yet.", "Let the run end.")
         summary, stages, ledger = _read(folder / "summary.json"), _stages(folder), _read(folder / "ledger.json")
         if "seed" not in summary or "base" not in stages:
             reason = "it names no seed, or has not been tested yet."
             raise BadInput(str(folder / "summary.json"), reason, "Let the run end.")
-        if start is not None:
-            before = _stages(start)
+        began_with = summary.get("start_from")
+        trained = {name: found for name, found in stages.items() if name != "base"}
+        if start is None:
+            stages = {
+                START if began_with else "base": stages["base"],
+                **trained,
+            }  # what it calls its base is that checkpoint
+        else:
+            before, of_start = _stages(start), _read(start / "summary.json")
             if not {"base", "sft"} <= set(before):
                 raise BadInput(str(start), "it has not been tested after sft.", "Let the run end.")
             # what it began with it has measured itself, or taken over: a start of another seed is other episodes
-            stages = {"base": before["base"], "sft": stages["base"], **{n: s for n, s in stages.items() if n != "base"}}
+            first = START if of_start.get("start_from") else "base"
+            stages = {first: before["base"], "sft": stages["base"], **trained}
             # its tests were not over when it left the checkpoint that the other one's ledger goes on from
             ledger["seconds"] = _read(start / "ledger.json")["seconds"] | ledger["seconds"]
-        return Record(folder, int(summary["seed"]), stages, ledger, start)
+        return Record(folder, int(summary["seed"]), stages, ledger, start, str(start) if start else began_with)
 
 
 def _stages(folder: Path) -> dict[str, dict[str, Result]]:
@@ -80,12 +95,12 @@ def _stages(folder: Path) -> dict[str, dict[str, Result]]:
         }
     except (KeyError, TypeError) as error:
         reason = f"it is no summary of a run ({type(error).__name__}: {error})."
-        raise BadInput(str(folder / "summary.json"), reason, "Delete the folder; the run is made again.") from error
+        raise BadInput(str(folder / "summary.json"), reason, LEAVE_OUT) from error
     for stage, places in stages.items():
         for place, result in places.items():
             if not result.n:
                 reason = f"the environment broke every episode of {place} after {stage}."
-                raise BadInput(str(folder / "summary.json"), reason, "Delete the folder; the run is made again.")
+                raise BadInput(str(folder / "summary.json"), reason, LEAVE_OUT)
     return stages
 
 
@@ -93,6 +108,4 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise BadInput(
-            str(path), f"it cannot be read ({error}).", "Delete the folder; the run is made again."
-        ) from error
+        raise BadInput(str(path), f"it cannot be read ({error}).", LEAVE_OUT) from error

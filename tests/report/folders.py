@@ -61,8 +61,10 @@ def run(
         for stage, places in (elsewhere or {}).items()
     }
     success = {stage: result(won, seed=seed, **changed).as_json() for stage, won in stages.items()}
-    (folder / "summary.json").write_text(json.dumps({"seed": seed, "success": success, "elsewhere": away}))
-    (folder / "config.yaml").write_text(yaml.safe_dump({**CONFIG, "seed_everything": seed, **(config or {})}))
+    settings = {**CONFIG, "seed_everything": seed, **(config or {})}
+    summary = {"seed": seed, "start_from": settings["start_from"], "success": success, "elsewhere": away}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     ledger = vars(Ledger(demonstrations=2, episodes=8, seconds={"sft": 1.0, "rl": seconds, "test/base": 3.0}))
     (folder / "ledger.json").write_text(json.dumps(ledger))
     rows = ["stage,iteration,rollout/n,rollout/success,validation/success", "sft,1,2,1.0,"]

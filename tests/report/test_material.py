@@ -200,6 +200,30 @@ def test_a_study_shows_what_has_ended_in_its_own_order_and_names_the_rest(tmp_pa
     assert "half" in said and "nowhere" in said and len(material.gaps) == 6
 
 
+def test_runs_of_a_study_that_began_with_a_checkpoint_have_no_untouched_model_and_one_start_is_named(tmp_path: Path):
+    given = {"start_from": "runs/mine/checkpoints/sft/best.ckpt"}
+    for seed in (1, 2):
+        run(tmp_path / "runs" / str(seed), {"base": ONE, "rl": TWO}, seed=seed, config=given)
+        run(tmp_path / "sft" / str(seed), {"base": NONE, "sft": ONE}, seed=seed, config=given)
+        own = {"start_from": f"{tmp_path}/sft/{seed}/checkpoints/sft/best.ckpt"}
+        run(tmp_path / "runs" / f"own{seed}", {"base": ONE, "rl": TWO}, seed=seed, config=own)
+    trials = [
+        {"label": "given", "runs": [at("1"), at("2")]},
+        {"label": "own", "runs": [at("own1", "1"), at("own2", "2")]},
+    ]
+    (material,) = read([study(tmp_path, trials)])
+    assert [setting.stages for setting in material.settings] == [["start", "rl"], ["start", "sft", "rl"]]
+    (gap,) = material.gaps
+    assert gap.startswith("given: 2 seeds begin with 1 supervised stages (runs/mine/checkpoints/sft/best.ckpt)")
+
+
+def test_a_run_that_has_not_been_tested_is_to_end_and_not_to_be_deleted(tmp_path: Path):
+    good, young = run(tmp_path / "good", {"base": NONE, "rl": ONE}), run(tmp_path / "young", {"base": NONE}, seed=2)
+    (young / "summary.json").unlink()
+    (material,) = read([good, young])
+    assert material.gaps == (f"left out: {young}: it has not been tested yet. Let the run end.",)
+
+
 def test_what_holds_nothing_is_refused(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match=r"empty: it holds neither study\.json nor"):
