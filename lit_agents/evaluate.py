@@ -8,6 +8,7 @@ another checkpoint, or with the numbers of an earlier evaluation if they were me
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from lit_agents.algorithm.sft import SFT
 from lit_agents.callbacks.progress import Bar
 from lit_agents.cli import AgentCLI, quiet, run_command
 from lit_agents.errors import BadInput, printable
+from lit_agents.evaluation.broken import refuse_broken
 from lit_agents.evaluation.paired import compare
 from lit_agents.evaluation.report import print_table
 from lit_agents.evaluation.result import Conditions, Result, differences
@@ -121,6 +123,8 @@ class Evaluation:
         output, against = cli.value("output"), cli.value("against")
         if output and not Path(output).parent.is_dir():
             raise BadInput(f"--output {output}", "its folder does not exist.", "Make it first, or name another file.")
+        if output and (Path(output).is_dir() or not os.access(Path(output).parent, os.W_OK)):
+            raise BadInput(f"--output {output}", "no such file can be written.", "Name another file.")
         if cli.value("samples") > 1 and cli.datamodule.evaluation.temperature == 0:
             reason = "with data.evaluation.temperature=0 all episodes of a task are the same one."
             raise BadInput(f"--samples {cli.value('samples')}", reason, "Leave it out, or raise the temperature.")
@@ -134,8 +138,8 @@ class Evaluation:
         checkpoint = checkpoint_of(cli, "ckpt_path")
         return Evaluation(cli, checkpoint or checkpoint_of(cli, "start_from"), other, earlier)
 
-    def measured(self) -> tuple[dict[str, Result], dict[str, str]]:
-        """Every row of the table; and an error of each row that has any."""
+    def measured(self) -> dict[str, tuple[Result, list[Episode]]]:
+        """Every row of the table that is played now, with its episodes."""
         data, module, samples = self.cli.datamodule, self.cli.model, self.cli.value("samples")
         chat = module.policy.chat
         module.configure_model()
@@ -150,12 +154,7 @@ class Evaluation:
         if self.other:
             player = policy_player(data, module, module.restore(self.other))
             rows["against"] = measure(data, module, player, samples)
-        rows = {name: row for name, row in rows.items() if not all(map(has_no_player, row[1]))}
-        failed = {name: [e.error for e in episodes if e.stop.is_failure] for name, (_, episodes, _) in rows.items()}
-        results = {name: result for name, (result, _, _) in rows.items()}
-        if self.earlier:
-            results["against"] = self.earlier
-        return results, {name: errors[0] for name, errors in failed.items() if errors}
+        return {name: (row[0], row[1]) for name, row in rows.items() if not all(map(has_no_player, row[1]))}
 
     def comparable(self, mine: Conditions) -> list[str]:
         """In what the earlier numbers differ.
@@ -198,15 +197,21 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, Result]:
         data.preflight(cli.model.policy.chat, test=None)
         wanted.comparable(conditions_of(data))
         data.on_progress = bar.show
-        results, errors = wanted.measured()
+        rows = wanted.measured()
     finally:
         bar.hide()
         data.close()
+    results = {name: result for name, (result, _) in rows.items()}
+    if wanted.earlier:
+        results["against"] = wanted.earlier
     what = cli.value("ckpt_path") or cli.value("start_from") or "untouched model"
     title = f"{results['policy'].conditions.sentence}\npolicy: {what}"
     print_table(title + (f"\nagainst: {cli.value('against')}" if "against" in results else ""), results)
-    for name, error in errors.items():
-        print(printable(f"an error of {name}: ... {error[-300:]}"))
+    for name, (_, episodes) in rows.items():
+        if error := next((e.error for e in episodes if e.stop.is_failure), ""):
+            print(printable(f"an error of {name}: ... {error[-300:]}"))
+    for name in {"policy", "against"} & set(rows):  # a floor and a ceiling that break are seen in the table
+        refuse_broken(rows[name][1], data.schedule.max_failures, name, "measure again")
     content = {"policy": what, "success": {name: result.as_json() for name, result in results.items()}}
     if set(results["policy"].by_task) & set(results["against"].by_task if "against" in results else ()):
         found = compare(results["policy"].by_task, results["against"].by_task)

@@ -25,7 +25,7 @@ from lit_agents.callbacks.trained import TrainedTokens
 from lit_agents.cli import AgentCLI, SupervisedStage
 from lit_agents.errors import BadInput
 from lit_agents.evaluate import conditions_of, measure, policy_player
-from lit_agents.evaluation.broken import refuse_broken
+from lit_agents.evaluation.broken import GO_ON, refuse_broken
 from lit_agents.evaluation.result import Result
 from lit_agents.evaluation.taken_over import measured, results_of
 from lit_agents.planning import RunPlan
@@ -193,7 +193,7 @@ class Run:
                     there, module, policy_player(there, module, steps), split=other.split
                 )
             self.folder.add_episodes(f"{place}/{name}", 0, episodes, rewards)
-            refuse_broken(episodes, there.schedule.max_failures, f"{place} after {name}")
+            refuse_broken(episodes, there.schedule.max_failures, f"{place} after {name}", GO_ON)
             found[place] = result
         self.results[name], self.elsewhere[name] = found.pop("test"), found
         self.marks[name] = self.folder.mark()

@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lit_agents.algorithm.module import AgentModule
-from lit_agents.evaluation.broken import refuse_broken
+from lit_agents.evaluation.broken import GO_ON, refuse_broken
 from lit_agents.evaluation.metrics import EpisodeMetrics
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.ranks import from_all_ranks
@@ -62,7 +62,7 @@ class EpisodeRecorder(Checkpoint):
     ) -> None:
         """Measure validation episodes; ``validation/success`` chooses the checkpoint."""
         self._validation = self._recorded("validation", trainer.current_epoch, *batch)
-        refuse_broken(from_all_ranks(batch[0]), self._data.schedule.max_failures, "validation")
+        refuse_broken(from_all_ranks(batch[0]), self._data.schedule.max_failures, "validation", GO_ON)
         for name, value in self._validation.items():
             pl_module.log(name, value, batch_size=1)
 

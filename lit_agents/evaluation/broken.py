@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from lit_agents.errors import BadInput
 from lit_agents.types import Episode
 
+GO_ON = "go on with --ckpt_path last"
 
-def refuse_broken(episodes: Sequence[Episode], most: float, where: str) -> None:
+
+def refuse_broken(episodes: Sequence[Episode], most: float, where: str, then: str) -> None:
     """Stop where the environment broke too many attempts, or all: what is left is no sample of the tasks.
 
     Args:
         episodes: all attempts, those that were tried again included.
         most: share of them that may fail.
         where: what was measured.
+        then: what to do when the environment is mended.
 
     Raises:
         BadInput: with how they failed.
@@ -25,5 +28,5 @@ def refuse_broken(episodes: Sequence[Episode], most: float, where: str) -> None:
         return
     kinds = dict(Counter(episode.stop.value for episode in failed))
     reason = f"{len(failed)} of {len(episodes)} episodes of {where} failed ({kinds}). One error: {failed[-1].error}"
-    way_out = "Mend the environment, then go on with --ckpt_path last; or raise data.schedule.max_failures."
+    way_out = f"Mend the environment, then {then}; or raise data.schedule.max_failures."
     raise BadInput("data.environment", reason, way_out)

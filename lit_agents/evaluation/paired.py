@@ -23,7 +23,7 @@ class Comparison:
     """Of the success rates, mean over the tasks both played."""
     low: float
     high: float
-    """95 %, normal approximation over tasks."""
+    """95 %, normal approximation over tasks, within -1 to 1."""
     p: float
     """Two-sided, of the sign-flip test."""
     tasks: int
@@ -50,6 +50,7 @@ def compare(first: Tally, second: Tally) -> Comparison:
     gains = [first[t][0] / first[t][1] - second[t][0] / second[t][1] for t in shared]
     mean, low, high = mean_interval(gains)
     better, worse = sum(g > 0 for g in gains), sum(g < 0 for g in gains)
+    low, high = max(low, -1.0), min(high, 1.0)  # one task alone has an interval without ends
     return Comparison(mean, low, high, sign_flip(gains), len(shared), better, worse)
 
 

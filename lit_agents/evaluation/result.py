@@ -119,8 +119,8 @@ class Result:
         return {k: pass_at(self.by_task, k) for k in dict.fromkeys([*ks, self.samples]) if k}
 
     def as_json(self) -> dict[str, Any]:
-        """For ``summary.json``."""
-        return asdict(self)
+        """For ``summary.json``; null where there is no number, which JSON has no other word for."""
+        return {name: None if value != value else value for name, value in asdict(self).items()}  # nan is not itself
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Result:
@@ -130,7 +130,8 @@ class Result:
             KeyError, TypeError: it is none.
         """
         by_task = {task: (int(won), int(n)) for task, (won, n) in content["by_task"].items()}
-        return Result(**{**content, "conditions": Conditions(**content["conditions"]), "by_task": by_task})
+        found: dict[str, Any] = {name: math.nan if value is None else value for name, value in content.items()}
+        return Result(**{**found, "conditions": Conditions(**content["conditions"]), "by_task": by_task})
 
     def row(self) -> list[str]:
         """For a table a person reads: success, n, interval, turns."""

@@ -93,6 +93,31 @@ class Stumped(EchoWorld):
         raise RuntimeError("what it should read is not there")
 
 
+class Broken(EchoWorld):
+    """From the first action in one of its tests on they break.
+
+    Args:
+        folder: gets ``night``.
+        sound: so many tests are spared.
+    """
+
+    def __init__(self, folder: str, sound: int = 0) -> None:
+        super().__init__()
+        self._night, self._sound, self._breaks = Path(folder).absolute() / "night", sound, False
+
+    def reset(self, task: Task) -> Start:
+        self._breaks = task.split == "test" and int(task.id) > self._sound
+        if self._breaks and self._night.exists():
+            raise RuntimeError("the lights went out")
+        return super().reset(task)
+
+    def step(self, action: str) -> Transition:
+        if self._breaks:
+            self._night.touch()
+            raise RuntimeError("the lights went out")
+        return super().step(action)
+
+
 class Scarce(EchoWorld):
     """Has the same tasks for training and demonstrations."""
 

@@ -123,9 +123,38 @@ def test_an_expert_that_breaks_is_in_the_table_with_its_failures_and_one_that_is
     )
 
 
+@pytest.mark.parametrize(("sound", "counted"), [(0, "12 of 12"), (1, "9 of 10"), (3, "")])
+def test_a_policy_whose_world_broke_has_no_number_and_one_with_a_few_failures_has(
+    toy: str, capsys, sound: int, counted: str
+):
+    flags = ["--config", toy, "--sft", "null", "--data.test_tasks", "4", "--output", "numbers.json"]
+    flags += [
+        "--data.environment",
+        "tests.integration.flaky.Broken",
+        "--data.environment.folder",
+        ".",
+        "--data.environment.sound",
+        str(sound),
+    ]
+    flags += ["--data.schedule.max_failures", "0.5"]
+    assert main(flags) == (2 if counted else 0)
+    out, error = capsys.readouterr()
+    assert f"broke, not in n: random {12 - 3 * sound}, policy {12 - 3 * sound}" in out
+    assert not counted or (f"{counted} episodes of policy failed" in error and "then measure again; or raise" in error)
+    assert Path("numbers.json").exists() != bool(counted)
+
+
+def test_a_row_without_a_number_is_null_in_the_file(toy: str):
+    flags = ["--config", toy, "--sft", "null", "--data.test_tasks", "4", "--output", "numbers.json"]
+    evaluate([*flags, "--data.environment", "tests.integration.flaky.Stumped"])
+    stored = json.loads(Path("numbers.json").read_text(), parse_constant=pytest.fail)["success"]["expert"]
+    assert stored["rate"] is None and math.isnan(Result.from_json(stored).rate)
+
+
 @pytest.mark.parametrize(
     ("args", "reason"),
     [
+        (["--output", "."], "--output .: no such file can be written."),
         (["--samples", "2", "--data.evaluation.temperature", "0"], "--samples 2: with data.evaluation.temperature=0"),
         (["--samples", "0"], "samples"),
         (["--against", "nowhere.json"], "--against nowhere.json: it cannot be read"),
