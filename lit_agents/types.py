@@ -31,7 +31,7 @@ class StopReason(Enum):
     WON = "won"
     LOST = "lost"
     ENDED = "ended"
-    """The world ended the episode without calling it a win or a loss."""
+    """The world ended the episode without calling it a win or a loss, or an expert gave up."""
     TURN_LIMIT = "turn_limit"
     TRUNCATED = "truncated"
     """The world stopped for a reason outside its own rules."""

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import json
 import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -64,7 +65,9 @@ def translation(domain: str, problem: str, optimize: bool) -> Translation:
 
 @lru_cache(REMEMBERED)
 def _translation(key: str, domain: str, problem: str, optimize: bool) -> Translation:
-    with suppress(OSError, EOFError, ValueError, TypeError):  # whatever is wrong with it, it can be made again
+    with suppress(
+        OSError, EOFError, ValueError, TypeError, zlib.error
+    ):  # whatever is wrong with it, it can be made again
         return Translation(**json.loads(gzip.decompress(_stored(key).read_bytes())))
     made = json.dumps(asdict(_made(domain, problem, optimize)))
     with suppress(OSError):  # a disk that is full or read-only is no fault of the game: it is made each time

@@ -8,7 +8,7 @@ import pickle
 import selectors
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -186,7 +186,8 @@ class EnvPool:
             if session.resets >= self._recycle_after or _resident(session.pid) > self._recycle_bytes:
                 self._drop(number, CLOSING_GRACE)
         if number not in self._sessions:
-            self._sessions[number] = self._fork()
+            with self._undisturbed():
+                self._sessions[number] = self._fork()
         self._sessions[number].resets += 1
 
     def _fork(self) -> _Session:
@@ -208,7 +209,17 @@ class EnvPool:
         if session is None:  # Ctrl-C came while it was being dropped
             return ""
         session.hang_up()
-        return self._helper.end(session.pid, grace) if self._helper is not None else ""
+        with self._undisturbed():
+            return self._helper.end(session.pid, grace) if self._helper is not None else ""
+
+    @contextlib.contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """After Ctrl-C in here all is begun anew: an answer of the helper that nobody read would be taken for its next one."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.close()
+            raise
 
     def _ask(self, requests: Requests, timeout: float) -> dict[int, object]:
         """One question to each session, one answer or failure from each, in the order of the requests."""

@@ -11,7 +11,7 @@ from lit_agents.environment.pool import EnvPool, Failure
 from lit_agents.errors import BadInput
 from lit_agents.policy.chat import ChatFormat
 from lit_agents.rollout.limits import Limits
-from lit_agents.rollout.players import Choice, Player, Situation
+from lit_agents.rollout.players import NOBODY, Choice, Player, Situation
 from lit_agents.types import Episode, Signal, StopReason, Task, Turn, in_sight, tokens_of
 
 
@@ -42,6 +42,10 @@ class _Draft:
 
     def episode(self, stop: StopReason, error: str = "") -> Episode:
         return Episode(self.job.task, self.job.member, tuple(self.turns), stop, self.max_score, error)
+
+    def given_up(self) -> Episode:
+        """Nobody knows an action: not won, or if nobody did from the start, not played."""
+        return self.episode(StopReason.ENDED) if self.turns else self.episode(StopReason.ENVIRONMENT_GARBAGE, NOBODY)
 
 
 class Collector:
@@ -166,7 +170,9 @@ class Collector:
         for session, choice in self._chosen(drafts, situations, player).items():
             draft = drafts[session]
             draft.asked = False
-            if isinstance(choice, Failure):
+            if choice is None:
+                ended[session] = draft.given_up()
+            elif isinstance(choice, Failure):
                 ended[session] = draft.episode(choice.stop, choice.error)
             elif not choice.finished:
                 self._append(draft, choice, player.version, {})
@@ -198,7 +204,7 @@ class Collector:
 
     def _chosen(
         self, drafts: Mapping[int, _Draft], situations: Sequence[Situation], player: Player
-    ) -> Mapping[int, Choice | Failure]:
+    ) -> Mapping[int, Choice | Failure | None]:
         if not any(draft.asked for draft in drafts.values()):
             return {}
         chosen = player.choose(situations, self._pool)

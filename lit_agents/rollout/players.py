@@ -11,10 +11,9 @@ from lit_agents.policy.chat import ChatFormat
 from lit_agents.policy.engine.base import Engine, Request
 from lit_agents.policy.sampling import Sampling, stream
 from lit_agents.rollout.digest import digest
-from lit_agents.types import Episode, StopReason
+from lit_agents.types import Episode
 
-NOBODY = "the environment has no expert action here"
-NOTHING_LISTED = "the environment lists no admissible action here"
+NOBODY = "the environment has no expert, or lists no admissible action"
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,12 @@ class Player(ABC):
         del pool
 
     @abstractmethod
-    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure]:
+    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure | None]:
         """Think of an action for each of these episodes too, and say those that are ready.
 
         Returns:
             Actions by session, asked for now or earlier; at least one while any is asked for, the others in later calls. A
-            failure where the environment could not say what it was asked.
+            failure where the environment could not say what it was asked, None where nobody knows an action.
         """
 
     def finish(self, sessions: Iterable[int]) -> None:
@@ -74,7 +73,7 @@ class PolicyPlayer(Player):
         self._engine, self._chat, self._sampling, self.version = engine, chat, sampling, version
         self._digests: dict[int, str] = {}  # of what was asked last, by session
 
-    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure]:
+    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure | None]:
         """See `Player`."""
         for s in situations:
             if s.rewound is not None:
@@ -98,17 +97,13 @@ class ExpertPlayer(Player):
     def __init__(self, chat: ChatFormat) -> None:
         self._chat = chat
 
-    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure]:
+    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure | None]:
         """See `Player`."""
         answers = pool.ask_expert([s.session for s in situations])
         return {s.session: self._choice(answers[s.session]) for s in situations}
 
-    def _choice(self, answer: str | Failure | None) -> Choice | Failure:
-        if isinstance(answer, Failure):
-            return answer
-        if answer is None:
-            return Failure(StopReason.ENVIRONMENT_GARBAGE, NOBODY)
-        return _said(self._chat, answer)
+    def _choice(self, answer: str | Failure | None) -> Choice | Failure | None:
+        return _said(self._chat, answer) if isinstance(answer, str) else answer
 
 
 class RandomPlayer(Player):
@@ -121,22 +116,22 @@ class RandomPlayer(Player):
         """The possible actions are asked for at every turn."""
         pool.expect_hints()
 
-    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure]:
+    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure | None]:
         """See `Player`."""
         answers = pool.ask_admissible([s.session for s in situations])
         return {s.session: self._choice(answers[s.session], s.key) for s in situations}
 
-    def _choice(self, answer: list[str] | Failure, key: tuple[object, ...]) -> Choice | Failure:
+    def _choice(self, answer: list[str] | Failure, key: tuple[object, ...]) -> Choice | Failure | None:
         if isinstance(answer, Failure):
             return answer
         if not answer:
-            return Failure(StopReason.ENVIRONMENT_GARBAGE, NOTHING_LISTED)
+            return None
         return _said(self._chat, answer[int(stream(*key).integers(len(answer)))])
 
 
 def has_no_player(episode: Episode) -> bool:
     """Whether it did not begin because the world has no expert, or lists no actions."""
-    return not episode.turns and episode.error in (NOBODY, NOTHING_LISTED)
+    return not episode.turns and episode.error == NOBODY
 
 
 def _said(chat: ChatFormat, command: str) -> Choice:

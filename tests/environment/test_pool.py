@@ -15,6 +15,7 @@ import pytest
 
 from lit_agents.environment.base import Start, Transition
 from lit_agents.environment.pool import EnvPool, Failure
+from lit_agents.environment.worker import Helper
 from lit_agents.errors import BadInput
 from lit_agents.types import StopReason
 from tests.environment.fake_worlds import TASK, Puppet, Unimportable
@@ -211,6 +212,24 @@ def test_after_an_interrupted_call_no_late_answer_is_taken_for_another(pool: Env
         signal.signal(signal.SIGALRM, previous)
     (pid,) = reset(pool, 0)
     assert pool.step({0: "look"})[0] == Transition(str(pid), 0.0)
+
+
+@pytest.mark.parametrize("begun", [(0, 1), (1,)])
+def test_after_an_interrupt_while_the_helper_answers_each_session_is_known_by_its_own_process(
+    pool: EnvPool, monkeypatch: pytest.MonkeyPatch, begun: tuple[int, ...]
+) -> None:
+    def interrupted(_: Helper) -> int:
+        raise KeyboardInterrupt
+
+    reset(pool, *begun)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Helper, "_reply", interrupted)
+        if len(begun) == 1:
+            reset(pool, 0)  # it is begun, and nobody reads its number
+        else:
+            pool.step({0: "raise"})
+    pids = reset(pool, 0, 1, 2)
+    assert [pool._sessions[number].pid for number in range(3)] == pids and all(map(alive, pids))
 
 
 def test_a_fork_of_the_caller_neither_ends_the_sessions_nor_keeps_them() -> None:

@@ -84,21 +84,21 @@ class Scripted(Player):
     version = 7
 
     def __init__(
-        self, chat: ChatFormat, script: Callable[[tuple[object, ...]], Sequence[str | Choice | Failure]]
+        self, chat: ChatFormat, script: Callable[[tuple[object, ...]], Sequence[str | Choice | Failure | None]]
     ) -> None:
         self._chat, self._script = chat, script
         self.seen: dict[tuple[object, ...], list[tuple[int, ...]]] = {}
         self.rounds: list[list[Situation]] = []
         self.finished: list[int] = []
 
-    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure]:
+    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure | None]:
         self.rounds.append(list(situations))
         return {s.session: self._say(s) for s in situations}
 
     def finish(self, sessions: Iterable[int]) -> None:
         self.finished += sessions
 
-    def _say(self, situation: Situation) -> Choice | Failure:
+    def _say(self, situation: Situation) -> Choice | Failure | None:
         *key, turn = situation.key
         self.seen.setdefault(tuple(key), []).append(situation.ids)
         assert isinstance(turn, int)
@@ -114,12 +114,12 @@ class Hesitant(Scripted):
     """Answers one question in each call, that of the highest session."""
 
     def __init__(
-        self, chat: ChatFormat, script: Callable[[tuple[object, ...]], Sequence[str | Choice | Failure]]
+        self, chat: ChatFormat, script: Callable[[tuple[object, ...]], Sequence[str | Choice | Failure | None]]
     ) -> None:
         super().__init__(chat, script)
         self.asked: dict[int, Situation] = {}
 
-    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure]:
+    def choose(self, situations: Sequence[Situation], pool: EnvPool) -> dict[int, Choice | Failure | None]:
         self.rounds.append(list(situations))
         assert not self.asked.keys() & {s.session for s in situations}, "asked again before it has answered"
         self.asked |= {s.session: s for s in situations}
