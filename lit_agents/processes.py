@@ -10,7 +10,20 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from lit_agents.errors import BadInput
+
 PR_SET_PDEATHSIG = 1
+
+
+def makers(workers: int | None) -> int:
+    """How many processes make things: as many as somebody asked for, by default one per core.
+
+    Raises:
+        BadInput: fewer than one.
+    """
+    if workers is not None and workers < 1:
+        raise BadInput("workers", f"{workers} is below 1.", "Leave it out for one per core.")
+    return workers or os.cpu_count() or 1
 
 
 def machine() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from lit_agents.environment.alfworld_files import GAME, TYPES, Row, read_index
 from lit_agents.environment.alfworld_generate import generated
 from lit_agents.errors import BadInput
+from lit_agents.processes import makers
 
 OFFICIAL, GENERATED = "official", "generated"
 """Folders of games."""
@@ -61,7 +61,7 @@ def _generated(folder: Path, split: str, kinds: Sequence[str], count: int, worke
     if count > 10_000 * len(kinds):
         raise BadInput("count", f"a split has 10,000 generated games of each type, not {count}.", "Ask for fewer.")
     wanted = [(kinds[i % len(kinds)], FIRST_SEED[split] + i // len(kinds)) for i in range(count)]
-    return generated(folder, wanted, workers or os.cpu_count() or 1)
+    return generated(folder, wanted, makers(workers))
 
 
 def _in_turns(rows: Sequence[Row]) -> list[Row]:

@@ -147,6 +147,7 @@ def row_of(path: Path, folder: Path) -> Row:
     except BadInput as error:
         return Row(**where, sha256=digest, steps=0, goal="", fault=error.reason)
     fault = "" if kind in TYPES else f"its task type {kind} is none of {', '.join(TYPES)}."
+    fault = fault or ("its thing has to be cut, which ALFWorld's own loader leaves out." if "Sliced" in task else "")
     fault = fault or ("" if goal_of(game) else "its grammar names no task.")
     return Row(**where, sha256=digest, steps=len(game["walkthrough"] or ()), goal=goal_of(game), fault=fault)
 

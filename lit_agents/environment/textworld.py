@@ -7,7 +7,6 @@ with ``--test``, see `SimpleGames`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
@@ -20,7 +19,9 @@ from lit_agents.environment.textworld_index import Row, verify
 from lit_agents.environment.textworld_play import GRAMMAR, OBSERVATION_FORMAT, Game, imported
 from lit_agents.errors import BadInput
 from lit_agents.paths import cache_folder
+from lit_agents.processes import makers
 from lit_agents.types import Task
+from lit_agents.whole_files import made_folder
 
 SEEDS = {
     "test": range(1, 10_001),
@@ -53,7 +54,8 @@ class TextWorld(TextEnvironment):
         folder = (Path(self._folder).expanduser() if self._folder else cache_folder("textworld")) / spec / split
         if count > 0:
             _must_be_installed()
-        rows = games(spec, folder, seeds, count, self._workers or os.cpu_count() or 1)
+            made_folder("folder", folder)
+        rows = games(spec, folder, seeds, count, makers(self._workers))
         where = f" --folder {self._folder}" if self._folder else ""
         command = f"python -m lit_agents.tasks textworld --spec {spec} --split {split} --count {count}{where}"
         return [_task(spec, split, folder, row, command) for row in rows]

@@ -47,6 +47,8 @@ class Factor:
             raise BadInput(f"factors ({self.flag})", f"low={self.low} is not below high={self.high}.", "Swap them.")
         if self.log and self.low is not None and self.low <= 0:
             raise BadInput(f"factors ({self.flag})", f"low={self.low} has no order of magnitude.", "Raise it above 0.")
+        if self.integer and any(end is not None and end != int(end) for end in (self.low, self.high)):
+            raise BadInput(f"factors ({self.flag})", "an end of its range is no whole number.", "Make it one.")
         if self.flag in ("seed_everything", "name"):
             raise BadInput(f"factors ({self.flag})", "the study sets it itself.", "Use seeds, and the study's name.")
         if (self.log or self.integer) and not is_range:

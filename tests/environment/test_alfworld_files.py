@@ -165,11 +165,13 @@ def test_games_that_cannot_be_played_are_in_the_index_with_their_fault(tmp_path:
         f"train/{PICK}cut/{GAME}": game("pen")[:40],
         f"train/fry_something-Egg-None-Pan-3/t/{GAME}": game("pen"),
         f"train/foo/t/{GAME}": game("pen"),
+        f"train/{PICK.replace('-', '-Sliced', 1)}/{GAME}": game("pen"),
         f"train/{PICK}null/{GAME}": game("pen", grammar=None),
         f"train/{PICK}three/{GAME}": game("pen", walkthrough=3),
     }
     faults = {row.name: row.fault for row in unpack([packed(tmp_path / "a.zip", content)], tmp_path / "games")}
     assert faults[PICK] == ""
+    assert "has to be cut" in faults[PICK.replace("-", "-Sliced", 1)]
     for ending, words in {"old": "old format", "no": "cannot be won", "cut": "cannot be read"}.items():
         assert words in faults[PICK + ending]
     for name in (f"{PICK}null", f"{PICK}three"):

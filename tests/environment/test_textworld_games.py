@@ -76,6 +76,17 @@ def test_what_there_is_not_is_refused(textworld: TextWorld, spec: str, split: st
     assert refusal.value.where == where
 
 
+def test_no_workers_and_a_folder_that_is_a_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="cannot be a folder") as refusal:
+        TextWorld(str(tmp_path / "file")).tasks("w2-o3-q4", "train", 1)
+    assert refusal.value.where == "folder"
+    for workers in (0, -1):
+        with pytest.raises(BadInput, match="is below 1") as refusal:
+            TextWorld(str(tmp_path), workers).tasks("w2-o3-q4", "train", 1)
+        assert refusal.value.where == "workers"
+
+
 def test_families_are_told_from_their_names() -> None:
     assert game_maker("w12-o30-q9", "test") == CustomGames(rooms=12, objects=30, quest=9)
     assert game_maker("tw-simple-balanced", "validation") == SimpleGames("balanced", test=False)

@@ -195,6 +195,7 @@ PLACES = Settings({"elsewhere": {"home": {"split": "validation"}, "away": {"task
         (lambda: Factor(flag="a", low=1), "neither a flag with values"),
         (lambda: Factor(flag="a", low=2, high=1), "low=2 is not below high=1"),
         (lambda: Factor(flag="a", values=[1], log=True), "log and integer"),
+        (lambda: Factor(flag="a", low=0.5, high=8, integer=True), "no whole number"),
         (lambda: Study("s", ["b"], {}), "it needs base"),
         (lambda: Study("s", ["b"], {"x": SPLIT}, seeds=[1, 1]), "seeds: one is named twice"),
         (lambda: Study("s", ["b"], {"x": RATE}), "factors.x: a range"),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import tarfile
 from collections.abc import Mapping
@@ -34,6 +33,7 @@ from lit_agents.environment.swe.verify import verify_all
 from lit_agents.environment.swe.written_tests import TestWriter, judged_by
 from lit_agents.errors import BadInput
 from lit_agents.paths import cache_folder
+from lit_agents.processes import makers
 from lit_agents.types import Task
 from lit_agents.whole_files import write_whole
 
@@ -92,7 +92,7 @@ class SweGym(TextEnvironment):
         named = [_name_of(text) for texts in self._packages.values() for text in texts]
         if twice := sorted({text for text in named if named.count(text) > 1}):
             raise BadInput("packages", f"{twice[0]} is named twice.", "A package serves one split.")
-        self._generate, self._help, self._workers = generate, help_level, workers or os.cpu_count() or 1
+        self._generate, self._help, self._workers = generate, help_level, makers(workers)
         self._rows, self._images = [rows] if isinstance(rows, str) else rows or [], images
         self._writer, self._sources = written_tests, sources or {"*": [IMAGE, "https://github.com/{repo}.git"]}
         self._observation, self._timeout, self._seconds = observation, command_timeout, episode_seconds
