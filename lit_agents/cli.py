@@ -23,7 +23,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, OptimizerCallable
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
-from lit_agents.algorithm.accumulate import refuse_accumulation
+from lit_agents.algorithm.accumulate import refuse_accumulation, refuse_skipped
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.callbacks.early_warning import Watch
 from lit_agents.errors import BadInput, printable
@@ -160,18 +160,20 @@ class AgentCLI(LightningCLI):
         """A Trainer as configured, with these callbacks besides its own.
 
         Raises:
-            BadInput: gradient accumulation.
+            BadInput: gradient accumulation, or minibatches that are left out.
         """
         settings = {**self.value("trainer").as_dict(), **changes}
         refuse_accumulation(settings["accumulate_grad_batches"])
         own, plugins = (_listed(settings.pop(key)) for key in ("callbacks", "plugins"))
         if isinstance(settings["strategy"], str) and settings["strategy"].startswith(("auto", "ddp")):
             plugins = [*plugins, AtomicCheckpoints()]  # the sharded strategies write in a way of their own
-        return Trainer(
+        trainer = Trainer(
             **settings,
             callbacks=[*copy.deepcopy(own), *callbacks],  # each stage has callbacks of its own
             plugins=plugins,
         )
+        refuse_skipped(trainer.limit_train_batches)
+        return trainer
 
     def machine(self) -> tuple[torch.device, int]:
         """This process's device and the number of processes, as the Trainer will have them.

@@ -40,6 +40,10 @@ def planned(cli: AgentCLI) -> RunPlan:
     data, module, sft, budget = cli.datamodule, cli.model, cli.value("sft"), cli.value("budget")
     device, processes = cli.machine()
     data.schedule.check(module.compares_group, processes, data.limits.context)
+    steps, each = cli.value("trainer").max_steps, data.schedule.steps_per_iteration
+    if steps > 0 and steps % each:
+        reason = f"{steps} steps are no whole iterations of {each}: of the last one a part would not be trained on."
+        raise BadInput("trainer.max_steps", reason, f"Use a multiple of {each}, or trainer.max_epochs.")
     if module.demonstrated and sft:
         raise BadInput("sft", "the model is itself the supervised stage.", "Set sft to null.")
     for place in cli.value("elsewhere"):

@@ -156,7 +156,7 @@ class Run:
         if best.best_model_path:
             steps = module.restore(read_checkpoint(kept))
         if module.demonstrated and (lost := data.ledger.total()["demonstrations_lost"]):
-            said = f"{name}: {lost} demonstrations did not win; they were paid for, and not imitated"
+            said = f"{name}: {lost} demonstrations did not win in so many turns and tokens; they were paid for, and not imitated"
             self.bar.console.print(said, soft_wrap=True)
         self.warnings += warning.said
         if recorder.trained:

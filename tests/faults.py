@@ -6,6 +6,7 @@ from tests.cheat_faults import CHEAT_FAULTS
 from tests.fault import Fault as Fault
 from tests.repair_faults import REPAIR_FAULTS
 from tests.study_faults import STUDY_FAULTS
+from tests.world_faults import WORLD_FAULTS
 
 ADVANTAGES, LOSSES = ("tests/algorithm/test_advantages.py",), ("tests/algorithm/test_losses.py",)
 ACCUMULATE = ("tests/algorithm/test_accumulate.py",)
@@ -198,7 +199,7 @@ FAULTS = [
           "kind = StopReason.WON if result.won else StopReason.LOST if result.lost else StopReason.ENDED",
           "kind = StopReason.WON", COLLECTOR),
     Fault("play an action that has no end", "rollout/collector.py",
-          "elif not choice.finished:", "elif choice.finished is None:", COLLECTOR),
+          "elif not choice.finished or len", "elif len", COLLECTOR),
     Fault("allow a turn too many", "rollout/collector.py",
           "if len(draft.turns) >= self._limits.turns:", "if len(draft.turns) > self._limits.turns:", COLLECTOR),
     Fault("turn a crash into a lost game", "rollout/collector.py",
@@ -217,7 +218,7 @@ FAULTS = [
     Fault("let a world break for ever", "rollout/iteration.py",
           "len(failures) <= self.schedule.max_failures * attempts:", "len(failures) <= attempts:", ITERATION),
     Fault("imitate an expert that lost", "rollout/iteration.py",
-          "lost = self.demonstrated and not any(", "lost = self.demonstrated and any([]) and not any(", ITERATION),
+          "lost = self.demonstrated and not all(", "lost = self.demonstrated and any([]) and not all(", ITERATION),
     Fault("give every attempt the same random numbers", "rollout/iteration.py",
           "self._place(n), task.id, member, attempt)", "self._place(n), task.id, member, 0)", ITERATION),
     Fault("give every turn the same random numbers", "rollout/players.py",
@@ -378,4 +379,5 @@ FAULTS = [
     *REPAIR_FAULTS,
     *CHEAT_FAULTS,
     *STUDY_FAULTS,
+    *WORLD_FAULTS,
 ]  # fmt: skip

@@ -253,8 +253,10 @@ class AgentModule(LightningModule):
         """
         result = self._tally.result(self.global_step - self._expected_version)
         self.numbers, self.per_step = result | {"learning_rate": self._learning_rate}, self._tally.per_step
-        # not reduced over ranks here: a rank without signal has fewer numbers, and the others would wait for it
-        self.log_dict({f"train/{name}": value for name, value in self.numbers.items()})
+        if (
+            self.trainer.world_size == 1
+        ):  # of several a rank without signal has fewer, so `EpisodeRecorder` gathers and logs
+            self.log_dict({f"train/{name}": value for name, value in self.numbers.items()})
 
     # checkpoints
 

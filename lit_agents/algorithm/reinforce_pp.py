@@ -13,6 +13,7 @@ from torch import Tensor
 from lit_agents.algorithm.advantages import returns_to_go, whitened
 from lit_agents.algorithm.experience import Experience
 from lit_agents.algorithm.module import AgentModule
+from lit_agents.errors import refuse_outside
 
 
 class ReinforcePP(AgentModule):
@@ -26,6 +27,7 @@ class ReinforcePP(AgentModule):
 
     def __init__(self, *args: Any, gamma: float = 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        refuse_outside("model", gamma=(gamma, 1))
         self.gamma = gamma
 
     def credit(self, experience: Experience) -> tuple[Tensor, Tensor]:

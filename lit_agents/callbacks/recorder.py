@@ -80,13 +80,14 @@ class EpisodeRecorder(Checkpoint):
         row |= self._averaged({f"rollout/{name}": value for name, value in self._data.numbers.items()})
         seconds = time.perf_counter() - self._begun
         clock = {"iteration_seconds": seconds, "tokens/s": (self._tokens_computed() - self._tokens) / seconds}
-        for name, value in {**row, **clock}.items():
-            pl_module.log(name, value, batch_size=1)
         of_steps = frozenset(f"train/{name}" for name in pl_module.per_step)
         row |= self._averaged({f"train/{k}": v for k, v in pl_module.numbers.items()}, of_steps)
         largest = from_all_ranks([pl_module.numbers.get("sampler_ratio_max", 0.0)])
         row |= {"train/sampler_ratio_max": max(largest)} if max(largest) else {}
         row["train/computed_tokens"] = sum(from_all_ranks([pl_module.numbers["computed_tokens"]]))
+        for name, value in {**row, **clock}.items():
+            if trainer.world_size > 1 or not name.startswith("train/"):  # alone the module has logged its own
+                pl_module.log(name, value, batch_size=1)
         self.row, self._validation = {**row, **self._validation, **clock}, {}
         self._folder.metrics.add(self._stage, trainer.current_epoch + 1, trainer.global_step, self.row)
         ledger = self._data.ledger

@@ -123,6 +123,7 @@ class FlexTreeAttention:
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See `Attend`."""
+        query, key = query.to(value.dtype), key.to(value.dtype)  # rotary embeddings are float32 where autocast is on
         out = self._attention(query, key, value, block_mask=self._mask, scale=scale, enable_gqa=True)
         return cast(Tensor, out.transpose(1, 2))
 

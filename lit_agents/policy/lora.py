@@ -38,10 +38,20 @@ class LoRA:
 
 
 def add_adapters(model: Any, lora: LoRA) -> None:
-    """Freeze a transformers model and put adapters into it; they begin as if they were not there."""
+    """Freeze a transformers model and put adapters into it; they begin as if they were not there.
+
+    Raises:
+        BadInput: one of the targets is the name of no layer.
+    """
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
 
+    there = sorted(
+        {name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
+    )
+    if unknown := [name for name in lora.targets if name not in there]:
+        reason = f"{', '.join(unknown)} is no linear layer of this model; it has {', '.join(there)}."
+        raise BadInput("policy.lora.targets", reason, "Name those that are to have an adapter.")
     count = model.config.num_hidden_layers
     chosen = None if lora.last_layers is None else list(range(max(0, count - lora.last_layers), count))
     config = LoraConfig(

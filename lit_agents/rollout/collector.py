@@ -55,7 +55,8 @@ class Collector:
         pool: where the environments run.
         chat: how texts become tokens.
         limits: how long an episode may be.
-        max_tokens: longest action; must still fit into the context before an action is asked for.
+        max_tokens: longest action; must still fit into the context before an action is asked for. What an expert would say
+            in more tokens is an unfinished action too: the agent could never say it.
         progress: called with the number of episodes that ended, as they end.
     """
 
@@ -174,7 +175,7 @@ class Collector:
                 ended[session] = draft.given_up()
             elif isinstance(choice, Failure):
                 ended[session] = draft.episode(choice.stop, choice.error)
-            elif not choice.finished:
+            elif not choice.finished or len(choice.ids) > self._max_tokens:  # an expert could say more than the agent
                 self._append(draft, choice, player.version, {})
                 ended[session] = draft.episode(StopReason.UNFINISHED_ACTION)
             else:

@@ -15,7 +15,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from lit_agents.algorithm.accumulate import refuse_accumulation
+from lit_agents.algorithm.accumulate import refuse_accumulation, refuse_skipped
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.environment.base import TextEnvironment
 from lit_agents.errors import BadInput
@@ -151,6 +151,7 @@ class RolloutDataModule(LightningDataModule):
         assert self.trainer is not None
         self.schedule.check(self.module.compares_group, self.trainer.world_size, self.limits.context)
         refuse_accumulation(self.trainer.accumulate_grad_batches)
+        refuse_skipped(self.trainer.limit_train_batches)
         name = "sft" if self.module.demonstrated else "train"
         self._sampler = TaskSampler(self.split(name), self.seed, self.schedule.tasks)
         self.module.temperature = 1.0 if self.module.demonstrated else self.sampling.temperature

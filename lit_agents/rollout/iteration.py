@@ -129,7 +129,7 @@ class Recruiter:
             found = replace(found, failures=found.failures + failures, groups_played=played)
             for group in self._groups(tasks, attempts):
                 worth = tuple(map(self.reward, group.episodes))
-                lost = self.demonstrated and not any(episode.won for episode in group.episodes)
+                lost = self.demonstrated and not all(episode.won for episode in group.episodes)
                 if lost or len(group.episodes) < (2 if self.compares else 1):
                     found = replace(_put_aside(found, group, worth), groups_dropped=found.groups_dropped + 1)
                 elif self.compares and _equal(worth):
@@ -189,7 +189,11 @@ class Recruiter:
             return
         if self.demonstrated and not failures:
             reason = f"of {attempts} demonstrations none was won, or none on one of the processes."
-            raise BadInput("sft.demonstrations", reason, "Raise data.limits.turns or data.limits.context.")
+            raise BadInput(
+                "sft.demonstrations",
+                reason,
+                "Raise data.limits.turns, data.limits.context or data.sampling.max_tokens.",
+            )
         last = failures[-1][1] if failures else "no failure"
         reason = (
             f"{len(failures)} of {attempts} episodes failed ({dict(Counter(stop for stop, _ in failures))}) and "

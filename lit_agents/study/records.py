@@ -69,10 +69,8 @@ class Record:
         began_with = summary.get("start_from")
         trained = {name: found for name, found in stages.items() if name != "base"}
         if start is None:
-            stages = {
-                START if began_with else "base": stages["base"],
-                **trained,
-            }  # what it calls its base is that checkpoint
+            # what a run calls its base is what it began with
+            stages = {START if began_with else "base": stages["base"], **trained}
         else:
             before, of_start = _stages(start), _read(start / "summary.json")
             if not {"base", "sft"} <= set(before):

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from lightning import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from lit_agents.algorithm.accumulate import total_loss
+from lit_agents.algorithm.accumulate import refuse_skipped, total_loss
 from lit_agents.algorithm.grpo import GRPO
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.errors import BadInput
@@ -221,3 +222,11 @@ def test_steps_over_several_minibatches_are_refused_wherever_they_are_asked_for(
     for settings in ({"accumulate_grad_batches": 2}, {"callbacks": [GradientAccumulationScheduler({0: 2})]}):
         with pytest.raises(BadInput, match=r"trainer\.accumulate_grad_batches: is 2.*micro_batch_tokens"):
             run(module, minibatch, **settings)
+
+
+@pytest.mark.parametrize("settings", [{"limit_train_batches": 1}, {"overfit_batches": 1}, {"fast_dev_run": True}])
+def test_what_was_collected_is_trained_on(settings: dict[str, Any]):
+    refuse_skipped(Trainer(logger=False, limit_train_batches=1.0).limit_train_batches)
+    refuse_skipped(Trainer(logger=False).limit_train_batches)
+    with pytest.raises(BadInput, match=r"trainer\.limit_train_batches: with 1 minibatches"):
+        refuse_skipped(Trainer(logger=False, **settings).limit_train_batches)

@@ -114,6 +114,7 @@ def test_a_run_is_the_same_whatever_the_folder_of_its_weights(toy, tmp_path):
 @pytest.mark.slow
 def test_two_processes_share_one_folder_and_every_episode_is_in_it(toy):
     args = ["--config", toy, "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_epochs", "2"]
+    args += ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "logged"]
     done = run("lit_agents.fit", *args, "--data.schedule.tasks", "4", seconds=240)
     assert done.returncode == 0, done.stderr[-3000:]
     assert [p.name for p in Path("runs").iterdir()] == ["toy-1"]
@@ -126,6 +127,11 @@ def test_two_processes_share_one_folder_and_every_episode_is_in_it(toy):
     with Path("runs/toy-1/metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["stage"] == "rl"]
     assert [row["rollout/n"] for row in rows] == ["16.0", "16.0"]
+    (path,) = [p for p in Path("logged").rglob("metrics.csv") if "validation/success" in p.read_text()]
+    with path.open(newline="") as file:
+        logged = [row for row in csv.DictReader(file) if row["train/loss"]][-len(rows) :]
+    for name in ("train/loss", "train/entropy", "rollout/return"):  # of all processes, not of the first one
+        assert [float(row[name]) for row in logged] == pytest.approx([float(row[name]) for row in rows], rel=1e-5)
     ledger = json.loads(Path("runs/toy-1/ledger.json").read_text())
     assert (ledger["demonstrations"], ledger["episodes"]) == (16, 32)
 

@@ -223,7 +223,7 @@ KNOBS: dict[str, Knob] = {
     "data.limits.window.keep": Knob(to(0), lambda s: s.windows, LONGER),
     "data.limits.step_timeout": Knob(to(0.01), lambda s: {e["stop"] for e in s.episodes} & {"environment_timeout"}),
     "data.sampling.temperature": Knob(to(0.4), lambda s: s.said("rl")),
-    "data.sampling.max_tokens": Knob(to(3), lambda s: max(len(a) for e in s.said("rl") for a in e)),
+    "data.sampling.max_tokens": Knob(to(3), lambda s: max(len(a) for e in s.said("rl") for a in e), UNTAUGHT),
     "data.evaluation.temperature": Knob(to(0.2), lambda s: s.said("test/base")),
     "data.evaluation.max_tokens": Knob(to(3), lambda s: max(len(a) for e in s.said("test/base") for a in e)),
     "data.reward.normalise": Knob(flipped, lambda s: s.column("rollout/return")),

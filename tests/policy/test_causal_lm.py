@@ -219,6 +219,14 @@ def test_lora_in_the_last_layers_trains_these_alone_and_begins_as_the_model_itse
     assert all(p.grad is None for p in policy.parameters() if not p.requires_grad)
 
 
+@pytest.mark.parametrize("targets", [("q_proj", "v_porj"), ("gate_up_proj",)])
+def test_a_target_of_a_lora_that_is_no_layer_is_refused(folders, targets):
+    with pytest.raises(
+        BadInput, match=rf"policy\.lora\.targets: {targets[-1]} is no linear layer.*q_proj, up_proj, v_proj"
+    ):
+        policy_of(folders["llama"], lora=LoRA(targets=targets))
+
+
 def test_the_update_of_a_lora_is_scaled_by_alpha_over_rank(folders):
     policy = policy_of(folders["llama"], lora=LoRA(rank=2, alpha=6, targets=("v_proj",), last_layers=1))
     model = plain_model(folders["llama"])

@@ -120,6 +120,10 @@ def test_flex_attention_sees_what_the_blocks_see():
     query, key, value = (torch.randn(1, heads, len(tree.ids_S), 8, dtype=torch.float64) for heads in (4, 2, 2))
     blocks, flex = TreeAttention(tree, 2, torch.float64, block=16), FlexTreeAttention(tree, compiled=False)
     torch.testing.assert_close(flex(0, query, key, value, 0.3), blocks(0, query, key, value, 0.3), rtol=1e-9, atol=1e-9)
+    rotated = flex(0, query.float(), key.float(), value.bfloat16(), 0.3)  # as they come where autocast is on
+    torch.testing.assert_close(
+        rotated, flex(0, query.bfloat16(), key.bfloat16(), value.bfloat16(), 0.3), rtol=0, atol=0
+    )
 
 
 @pytest.mark.parametrize(

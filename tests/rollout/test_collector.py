@@ -54,6 +54,8 @@ def play(
         (["look", "look", "look", "win"], StopReason.WON, 4),  # in the last turn there is
         (["look", "crash"], StopReason.ENVIRONMENT_CRASH, 1),
         (["look", Failure(StopReason.ENVIRONMENT_TIMEOUT, "slow")], StopReason.ENVIRONMENT_TIMEOUT, 1),
+        ([Choice("win", tuple(range(20)))], StopReason.WON, 1),
+        ([Choice("win", tuple(range(21)))], StopReason.UNFINISHED_ACTION, 1),  # more than an agent could say
         (["look", None], StopReason.ENDED, 1),  # an expert gave up on a sound game
         ([None], StopReason.ENVIRONMENT_GARBAGE, 0),
         (["look", Choice("win", (119, 105), (-1.0, -1.0), finished=False)], StopReason.UNFINISHED_ACTION, 2),

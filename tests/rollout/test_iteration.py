@@ -92,6 +92,9 @@ def test_who_does_not_win_is_not_imitated_but_paid_for():
     ledger = Ledger()
     ledger.charge(found.played, demonstrated=True)
     assert (ledger.demonstrations, ledger.demonstrations_lost, ledger.turns) == (4, 2, 4)
+    halves = Theatre(lambda job: replace(worth(job, 1.0), stop=StopReason.LOST if job.member else StopReason.WON))
+    with pytest.raises(BadInput, match="of 8 demonstrations none was won"):  # beside one that won no loser is imitated
+        recruiter(halves, compares=False, demonstrated=True, group_size=2).recruit(0, 0)
     everyone = recruiter(Theatre(rule), compares=False, group_size=1).recruit(0, 0)
     assert len(everyone.groups) == 4 and not everyone.unused  # what a policy loses, it learns from
     with pytest.raises(BadInput, match="of 4 demonstrations none was won"):

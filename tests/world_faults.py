@@ -1,0 +1,36 @@
+"""One-line faults in who plays what world, and in what is made of one that breaks; a part of `tests.faults`."""
+
+from __future__ import annotations
+
+from tests.fault import Fault
+
+COLLECTOR, POOL = ("tests/rollout/test_collector.py",), ("tests/environment/test_pool.py", "-k", "interrupt")
+EVALUATE = ("tests/integration/test_evaluate.py", "-k", "broke or without_a_number")
+GATHERED = ("tests/report/test_material.py",)
+
+WORLD_FAULTS = [
+    Fault("imitate what the agent could never say", "rollout/collector.py",
+          "elif not choice.finished or len(choice.ids) > self._max_tokens:", "elif not choice.finished:", COLLECTOR),
+    Fault("leave the games that an expert gives up out of its rate", "rollout/collector.py",
+          "return self.episode(StopReason.ENDED) if self.turns else self", "return self", COLLECTOR),
+    Fault("imitate who lost beside one that won", "rollout/iteration.py",
+          "not all(episode.won for episode in group.episodes)", "not any(episode.won for episode in group.episodes)",
+          ("tests/rollout/test_iteration.py",)),
+    Fault("test on games that training has", "environment/textworld_games.py",
+          'test=split == "test"', "test=False", ("tests/environment/test_textworld_games.py", "-k", "tw_make")),
+    Fault("take the helper's answer of before Ctrl-C for the next one", "environment/pool.py",
+          "        except KeyboardInterrupt:\n            self.close()\n", "        except KeyboardInterrupt:\n", POOL),
+    Fault("make a number of what is left of a broken world", "evaluate.py",
+          'for name in {"policy", "against"} & set(rows):', "for name in {}:", EVALUATE),
+    Fault("write what is no number into a file", "evaluation/result.py",
+          "None if value != value else value", "value", EVALUATE),
+    Fault("call a checkpoint the untouched model", "study/records.py",
+          'stages = {START if began_with else "base": stages["base"], **trained}',
+          'stages = {"base": stages["base"], **trained}', GATHERED),
+    Fault("leave minibatches out", "algorithm/accumulate.py",
+          "if not (isinstance(batches, float) and batches == 1.0):", "if batches != 1:",
+          ("tests/algorithm/test_accumulate.py", "-k", "trained_on")),
+    Fault("adapt fewer layers than were named", "policy/lora.py",
+          "for name in lora.targets if name not in there]", "for name in lora.targets if not there]",
+          ("tests/policy/test_causal_lm.py", "-k", "lora")),
+]  # fmt: skip
