@@ -23,8 +23,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, OptimizerCallable
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
-from lit_agents.algorithm.accumulate import refuse_accumulation, refuse_skipped
 from lit_agents.algorithm.module import AgentModule
+from lit_agents.algorithm.whole_steps import refuse_accumulation, refuse_skipped
 from lit_agents.callbacks.early_warning import Watch
 from lit_agents.errors import BadInput, printable
 from lit_agents.refusal import refusal, wrapped

@@ -27,7 +27,7 @@ WORLD_FAULTS = [
     Fault("call a checkpoint the untouched model", "study/records.py",
           'stages = {START if began_with else "base": stages["base"], **trained}',
           'stages = {"base": stages["base"], **trained}', GATHERED),
-    Fault("leave minibatches out", "algorithm/accumulate.py",
+    Fault("leave minibatches out", "algorithm/whole_steps.py",
           "if not (isinstance(batches, float) and batches == 1.0):", "if batches != 1:",
           ("tests/algorithm/test_accumulate.py", "-k", "trained_on")),
     Fault("adapt fewer layers than were named", "policy/lora.py",

@@ -15,8 +15,8 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from lit_agents.algorithm.accumulate import refuse_accumulation, refuse_skipped
 from lit_agents.algorithm.module import AgentModule
+from lit_agents.algorithm.whole_steps import refuse_accumulation, refuse_skipped
 from lit_agents.environment.base import TextEnvironment
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import CausalLMPolicy

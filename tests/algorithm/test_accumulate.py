@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from lit_agents.algorithm.accumulate import refuse_skipped, total_loss
+from lit_agents.algorithm.accumulate import total_loss
 from lit_agents.algorithm.grpo import GRPO
 from lit_agents.algorithm.module import AgentModule
+from lit_agents.algorithm.whole_steps import refuse_skipped
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
 from lit_agents.rollout.batch import packed
