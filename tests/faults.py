@@ -174,7 +174,7 @@ FAULTS = [
           "total + len(sequence) - _shared(before, sequence), sequence", "total + len(sequence), sequence", TRIE),
     Fault("take more tokens at once than the budget", "rollout/batch.py",
           "if runs and fits(runs[-1] + unit):", "if runs and fits(runs[-1]):", TRIE),
-    Fault("accumulate over steps", "algorithm/accumulate.py",
+    Fault("accumulate over steps", "algorithm/whole_steps.py",
           "if batches != 1:", "if batches < 1:", ACCUMULATE),
     Fault("let an episode be longer than what fits at once", "rollout/schedule.py",
           "if context > self.micro_batch_tokens:", "if context > 2 * self.micro_batch_tokens:", ITERATION),
