@@ -21,7 +21,7 @@ WORLD_FAULTS = [
     Fault("take the helper's answer of before Ctrl-C for the next one", "environment/pool.py",
           "        except KeyboardInterrupt:\n            self.close()\n", "        except KeyboardInterrupt:\n", POOL),
     Fault("make a number of what is left of a broken world", "evaluate.py",
-          'for name in {"policy", "against"} & set(rows):', "for name in {}:", EVALUATE),
+          'for name in [name for name in ("policy", "against") if name in rows]:', "for name in list[str]():", EVALUATE),
     Fault("write what is no number into a file", "evaluation/result.py",
           "None if value != value else value", "value", EVALUATE),
     Fault("call a checkpoint the untouched model", "study/records.py",

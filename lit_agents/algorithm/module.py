@@ -254,9 +254,8 @@ class AgentModule(LightningModule):
         """
         result = self._tally.result(self.global_step - self._expected_version)
         self.numbers, self.per_step = result | {"learning_rate": self._learning_rate}, self._tally.per_step
-        if (
-            self.trainer.world_size == 1
-        ):  # of several a rank without signal has fewer, so `EpisodeRecorder` gathers and logs
+        # of several processes one without signal has fewer numbers: `EpisodeRecorder` gathers and logs them
+        if self.trainer.world_size == 1:
             self.log_dict({f"train/{name}": value for name, value in self.numbers.items()})
 
     # checkpoints

@@ -65,9 +65,8 @@ def translation(domain: str, problem: str, optimize: bool) -> Translation:
 
 @lru_cache(REMEMBERED)
 def _translation(key: str, domain: str, problem: str, optimize: bool) -> Translation:
-    with suppress(
-        OSError, EOFError, ValueError, TypeError, zlib.error
-    ):  # whatever is wrong with it, it can be made again
+    # whatever is wrong with what is kept, it can be made again
+    with suppress(OSError, EOFError, ValueError, TypeError, zlib.error):
         return Translation(**json.loads(gzip.decompress(_stored(key).read_bytes())))
     made = json.dumps(asdict(_made(domain, problem, optimize)))
     with suppress(OSError):  # a disk that is full or read-only is no fault of the game: it is made each time

@@ -94,7 +94,8 @@ def gains(material: Material, place: str) -> Table:
         if any(cell is not None for cell in row[1:]):
             rows.append(tuple(row))
     columns = [name for before, after in steps for name in (f"{after} - {before}", f"p ({after} - {before})")]
-    return Table(f"gain_{place}", f"Gain of a stage: {place}", PAIRED, ("setting", *columns), tuple(rows))
+    note = PAIRED + (" No p is corrected for how many there are." if len(rows) > 1 else "")
+    return Table(f"gain_{place}", f"Gain of a stage: {place}", note, ("setting", *columns), tuple(rows))
 
 
 PAIRED = (
