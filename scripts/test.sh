@@ -14,15 +14,16 @@ if [[ $EUID == 0 ]] && command -v apt-get >/dev/null &&
         >.venv/apt.log 2>&1 || echo "set-up: that failed (.venv/apt.log); their tests will be skipped" >&2
 fi
 
-select=(-m "not slow")
-together=()
+quick="not slow and "
 if [[ "${1:-}" == --all ]]; then
-    select=()
+    quick=""
     shift
-    if (($# == 0)); then
-        together=(python -m pytest -q -n auto --dist loadgroup -m "slow and parallel")
-        select=(-m "not (slow and parallel)")
-    fi
+fi
+together=(python -m pytest -q -n auto --dist loadgroup -m "${quick}parallel")
+select=(-m "${quick}not parallel")
+if (($# > 0)); then # whoever names tests wants them in one list
+    together=()
+    select=(${quick:+-m "not slow"})
 fi
 
 failed=()

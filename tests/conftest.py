@@ -1,8 +1,27 @@
 """What holds for all tests."""
 
 import signal
+from pathlib import Path
+
+import pytest
+
+TOGETHER = (
+    *("algorithm", "evaluation", "policy", "report", "reward", "rollout"),
+    *(f"environment/test_{name}.py" for name in ("alfworld", "checker", "textworld", "textworld_games")),
+    *(f"integration/test_{name}.py" for name in ("budget", "configs", "errors", "evaluate", "fit")),
+    *(f"integration/test_{name}.py" for name in ("knobs", "learning", "readme", "reproduce")),
+)
+"""Folders and files whose quick tests nothing else on the machine could disturb, and which disturb nothing."""
 
 
 def pytest_configure() -> None:
     # A shell's background job ignores Ctrl-C, and so would every process that a test starts and then interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `scripts/test.sh` runs on all cores."""
+    together = {Path(__file__).parent / name for name in TOGETHER}
+    for item in items:
+        if together & {item.path, *item.path.parents} and not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.parallel)
