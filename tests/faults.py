@@ -222,7 +222,7 @@ FAULTS = [
     Fault("give every attempt the same random numbers", "rollout/iteration.py",
           "self._place(n), task.id, member, attempt)", "self._place(n), task.id, member, 0)", ITERATION),
     Fault("give every turn the same random numbers", "rollout/players.py",
-          "Request(s.session, s.ids, stream(*s.key))", "Request(s.session, s.ids, stream(*s.key[:-1]))", GOLDEN + FIT),
+          "Request(s.session, s.ids, stream(*s.key))", "Request(s.session, s.ids, stream(*s.key[:-1]))", COLLECTOR),
     Fault("play the tasks of every pass in one order", "rollout/sampler.py",
           'order = stream("tasks", self._seed, around)', 'order = stream("tasks", self._seed)', ITERATION),
     # generation

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,12 +13,21 @@ from lit_agents.environment.pool import EnvPool, Failure
 from lit_agents.environment.toy import CorridorWorld, EchoWorld
 from lit_agents.errors import BadInput
 from lit_agents.policy.chat import ChatFormat
+from lit_agents.policy.engine.base import Request, Sampled
 from lit_agents.policy.sampling import Sampling
 from lit_agents.reward.outcome import Outcome
 from lit_agents.rollout.batch import columns_of
 from lit_agents.rollout.collector import Collector, Job
 from lit_agents.rollout.limits import Limits, Window
-from lit_agents.rollout.players import Choice, ExpertPlayer, Player, RandomPlayer, Situation, has_no_player
+from lit_agents.rollout.players import (
+    Choice,
+    ExpertPlayer,
+    Player,
+    PolicyPlayer,
+    RandomPlayer,
+    Situation,
+    has_no_player,
+)
 from lit_agents.rollout.stage import Stage as RunningStage
 from lit_agents.types import Episode, StopReason, Task, in_sight, tokens_of
 from tests.integration.flaky import FlakyEcho, Mute, Stumped
@@ -334,6 +345,30 @@ def test_the_expert_wins_and_chance_is_a_function_of_the_seed(environment, spec:
         "right",
     }
     assert sum(e.won for e in [*first, *other]) < 15
+
+
+class Dice:
+    """Says "look" and notes the first random number it was given for it."""
+
+    def __init__(self, chat: ChatFormat) -> None:
+        self.ids, self.drawn = tuple(chat.action_ids("look")), list[float]()
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> dict[int, Sampled]:
+        self.drawn += [float(request.stream.random()) for request in requests]
+        return {r.session: Sampled(self.ids, tuple(-1.0 for _ in self.ids), True) for r in requests}
+
+    def release(self, sessions: Iterable[int]) -> None:
+        pass
+
+
+def test_every_turn_of_every_episode_has_random_numbers_of_its_own_and_always_these(chat: ChatFormat):
+    drawn = []
+    for _ in range(2):
+        dice: Any = Dice(chat)
+        collector = Collector(LocalPool(Stage()), chat, Limits(turns=4, context=2000, concurrent=3), 20)
+        collector.collect([job("1"), job("2")], PolicyPlayer(dice, chat, Sampling(), 0))
+        drawn.append(dice.drawn)
+    assert drawn[0] == drawn[1] and len(set(drawn[0])) == len(drawn[0]) == 8
 
 
 def test_a_player_that_is_not_answered_is_a_failure(chat: ChatFormat):
