@@ -156,7 +156,7 @@ def main(args: list[str]) -> int:
             print(f"{verdict:>10}  {seconds:4.0f} s  {fault.file}: {fault.name}", flush=True)
     rest = f"; no time for {len(chosen) - tried}" if tried < len(chosen) else ""
     minutes = (time.monotonic() - began) / 60
-    print(f"{killed} of {tried} faults killed ({killed / max(1, tried):.0%}){rest}; {minutes:.0f} min")
+    print(f"{killed} of {tried} faults killed ({100 * killed // max(1, tried)}%){rest}; {minutes:.0f} min")
     return 0 if killed == tried else 1
 
 
