@@ -189,11 +189,8 @@ class Recruiter:
             return
         if self.demonstrated and not failures:
             reason = f"of {attempts} demonstrations none was won, or none on one of the processes."
-            raise BadInput(
-                "sft.demonstrations",
-                reason,
-                "Raise data.limits.turns, data.limits.context or data.sampling.max_tokens.",
-            )
+            way_out = "Raise data.limits.turns, data.limits.context or data.sampling.max_tokens."
+            raise BadInput("sft.demonstrations", reason, way_out)
         last = failures[-1][1] if failures else "no failure"
         reason = (
             f"{len(failures)} of {attempts} episodes failed ({dict(Counter(stop for stop, _ in failures))}) and "

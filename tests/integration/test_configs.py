@@ -78,9 +78,8 @@ def test_a_configuration_for_a_cpu_runs_one_small_iteration(path, tiny_weights, 
     games = request.getfixturevalue("games" if path in TEXTWORLD else "households")
     if "tasks: official" in path.read_text():
         shared_data(HOUSEHOLDS)
-    if start := yaml.safe_load(path.read_text()).get(
-        "start_from"
-    ):  # another shipped one makes it, where it is looked for
+    start = yaml.safe_load(path.read_text()).get("start_from")
+    if start:  # another shipped configuration makes it, where it is looked for
         small(path.with_name("sft.yaml"), tiny_weights, games)
         assert Path(start).is_file()
     run = small(path, tiny_weights, games)
@@ -104,15 +103,10 @@ def small(path: Path, weights: Path, games: Path) -> Run:
     args += ["--model.policy.init_args.lora.last_layers", "1", "--data.environment.init_args.folder", str(games)]
     args += ["--data.train_tasks", "2", "--data.validation_tasks", "1", "--data.test_tasks", "1"]
     args += ["--data.schedule.tasks", "2", "--data.schedule.group_size", size, "--data.schedule.minibatches", "2"]
-    longest = (
-        "4" if "sft" not in stages_of(path) else "600" if path.parent.name == "swe" else "64"
-    )  # what an expert says
-    args += [
-        "--data.limits.concurrent",
-        "4",
-        "--data.sampling.max_tokens",
-        longest,
-    ]  # all turns, or no demonstration wins
+    # all turns, and as many tokens as the expert needs, or no demonstration wins
+    said = "600" if path.parent.name == "swe" else "64"
+    longest = said if "sft" in stages_of(path) else "4"
+    args += ["--data.limits.concurrent", "4", "--data.sampling.max_tokens", longest]
     context = "4000" if path in TEXTWORLD else "6000"  # a token of the tiny model is a byte
     args += ["--data.evaluation.max_tokens", "4", "--data.limits.context", context]
     args += ["--sft.demonstrations", "2", "--sft.epochs", "1", "--sft.minibatches", "1"] if "sft" in content else []

@@ -81,11 +81,8 @@ def test_the_paper_scale_is_one_that_eight_processes_can_run(
 def test_every_density_has_a_reward_that_its_games_can_give(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(SCALE.parents[1])
     study, _ = parsed(["--config", f"sweeps/{name}.yaml"])
-    increments = {
-        "tw-simple-sparse": 1,
-        "tw-simple-balanced": 3,
-        "tw-simple-dense": 7,
-    }  # the fewest that such games have
+    # the fewest that such games have
+    increments = {"tw-simple-sparse": 1, "tw-simple-balanced": 3, "tw-simple-dense": 7}
     seen = set()
     for setting in study.examples():
         data = study.configuration(setting, 1)["data"]
