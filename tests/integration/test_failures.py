@@ -251,7 +251,7 @@ def test_nothing_is_left_behind_by_500_episodes_of_real_games(tmp_path: Path):
 
     def play(count: int) -> Counter[StopReason]:
         wanted = [Job(tasks[i % 10], i // 10, (i,)) for i in range(count)]
-        return Counter(e.stop for e in plays.play(wanted, player, 40, lambda *_: None))
+        return Counter(e.stop for e in plays.play(wanted, player, 100, lambda *_: None))  # a letter is a token
 
     try:
         play(60)
