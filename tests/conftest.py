@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 TOGETHER = (
-    *("algorithm", "evaluation", "policy", "report", "reward", "rollout"),
-    *(f"environment/test_{name}.py" for name in ("alfworld", "checker", "textworld", "textworld_games")),
-    *(f"integration/test_{name}.py" for name in ("budget", "configs", "errors", "evaluate", "fit")),
-    *(f"integration/test_{name}.py" for name in ("knobs", "learning", "readme", "reproduce")),
+    *("algorithm", "evaluation", "policy", "report", "reward", "rollout", "test_structure.py"),
+    *("callbacks/test_early_warning.py", "study/test_design.py"),
+    *(f"environment/test_{name}.py" for name in ("alfworld", "alfworld_files", "alfworld_official", "checker")),
+    *(f"environment/test_{name}.py" for name in ("tasks_command", "textworld", "textworld_games")),
+    *(f"integration/test_{name}.py" for name in ("audit", "budget", "cli", "configs", "errors", "evaluate")),
+    *(f"integration/test_{name}.py" for name in ("export", "fit", "knobs", "learning", "readme", "reproduce")),
 )
 """Folders and files whose quick tests nothing else on the machine could disturb, and which disturb nothing."""
 

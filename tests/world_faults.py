@@ -6,7 +6,8 @@ from tests.fault import Fault
 
 COLLECTOR, POOL = ("tests/rollout/test_collector.py",), ("tests/environment/test_pool.py", "-k", "interrupt")
 EVALUATE = ("tests/integration/test_evaluate.py", "-k", "broke or without_a_number")
-GATHERED = ("tests/report/test_material.py",)
+GATHERED, LORA = ("tests/report/test_material.py",), ("tests/policy/test_causal_lm.py", "-k", "lora")
+EXPORT = ("tests/integration/test_export.py",)
 
 WORLD_FAULTS = [
     Fault("imitate what the agent could never say", "rollout/collector.py",
@@ -32,5 +33,12 @@ WORLD_FAULTS = [
           ("tests/algorithm/test_accumulate.py", "-k", "trained_on")),
     Fault("adapt fewer layers than were named", "policy/lora.py",
           "for name in lora.targets if name not in there]", "for name in lora.targets if not there]",
-          ("tests/policy/test_causal_lm.py", "-k", "lora")),
+          LORA),
+    Fault("let adapters be lost in the embeddings' matrix", "policy/lora.py",
+          "if linear.weight is matrix]", "if linear is matrix]", LORA),
+    Fault("export the untouched model", "export.py", "    cli.model.restore(content)\n", "", EXPORT),
+    Fault("export without what adapters have learnt", "policy/folded.py",
+          "value = value.float() + layer.get_delta_weight(adapter).float()", "value = value.float()", EXPORT),
+    Fault("leave half a model where a whole one should be", "export.py",
+          "os.replace(made, folder)", "made.rename(folder.with_name(f'.{folder.name}.x'))", EXPORT),
 ]  # fmt: skip

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import selectors
-import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import cast
 
 from lit_agents.environment.base import Start, TextEnvironment, Transition
-from lit_agents.environment.worker import HEADER, Helper
+from lit_agents.environment.session import Session
+from lit_agents.environment.worker import Helper
 from lit_agents.errors import BadInput
 from lit_agents.types import StopReason, Task
 
@@ -31,38 +29,6 @@ class Failure:
 
     stop: StopReason
     error: str
-
-
-@dataclass
-class _Session:
-    pid: int
-    connection: socket.socket
-    resets: int = 0
-    playing: bool = False
-    outbox: memoryview = field(default_factory=lambda: memoryview(b""))
-    inbox: bytearray = field(default_factory=bytearray)
-
-    def send(self) -> None:
-        """As much as the other end takes now."""
-        with contextlib.suppress(BlockingIOError):
-            while self.outbox:
-                self.outbox = self.outbox[self.connection.send(self.outbox) :]
-
-    def hang_up(self) -> None:
-        """Be heard even where a forked copy of this process still holds the connection."""
-        with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
-        self.connection.close()
-
-    def receive(self) -> bool:
-        """What is there; whether the message is complete. Raises `ConnectionError` if the other end is closed."""
-        part = self.connection.recv(1 << 16)
-        if not part:
-            raise ConnectionError("it hung up")
-        self.inbox += part
-        if len(self.inbox) < HEADER.size:
-            return False
-        return len(self.inbox) >= HEADER.size + int(HEADER.unpack_from(self.inbox)[0])
 
 
 class EnvPool:
@@ -99,7 +65,7 @@ class EnvPool:
         self._step_timeout, self._reset_timeout = step_timeout, reset_timeout
         self._helper: Helper | None = None
         self._hints = False
-        self._sessions: dict[int, _Session] = {}
+        self._sessions: dict[int, Session] = {}
         self._owner = os.getpid()
 
     def __enter__(self) -> EnvPool:
@@ -183,14 +149,14 @@ class EnvPool:
         session = self._sessions.get(number)
         if session is not None:
             session.playing = False
-            if session.resets >= self._recycle_after or _resident(session.pid) > self._recycle_bytes:
+            if session.resets >= self._recycle_after or session.resident() > self._recycle_bytes:
                 self._drop(number, CLOSING_GRACE)
         if number not in self._sessions:
             with self._undisturbed():
                 self._sessions[number] = self._fork()
         self._sessions[number].resets += 1
 
-    def _fork(self) -> _Session:
+    def _fork(self) -> Session:
         fresh = self._helper is None
         self._helper = self._helper or Helper(self._environment, self._hints)
         try:
@@ -202,7 +168,7 @@ class EnvPool:
             self._helper = Helper(self._environment, self._hints)
             pid, connection = self._helper.fork()
         connection.setblocking(False)
-        return _Session(pid, connection)
+        return Session(pid, connection)
 
     def _drop(self, number: int, grace: float) -> str:
         session = self._sessions.pop(number, None)
@@ -228,8 +194,8 @@ class EnvPool:
         try:
             with selectors.DefaultSelector() as selector:
                 for number, request in requests.items():
-                    session, payload = self._sessions[number], pickle.dumps(request)
-                    session.outbox = memoryview(HEADER.pack(len(payload)) + payload)
+                    session = self._sessions[number]
+                    session.ask(request)
                     self._guard(number, session, selectors.EVENT_WRITE, answers)
                     if number not in answers:
                         writing = selectors.EVENT_WRITE if session.outbox else 0
@@ -258,29 +224,20 @@ class EnvPool:
             if left <= 0:
                 return
 
-    def _guard(self, number: int, session: _Session, events: int, answers: dict[int, object]) -> None:
+    def _guard(self, number: int, session: Session, events: int, answers: dict[int, object]) -> None:
         """Send and receive what can be; settles the answer if it is complete or will never come."""
         try:
             if events & selectors.EVENT_WRITE:
                 session.send()
             if not (events & selectors.EVENT_READ and session.receive()):
                 return
-            trouble, answer = pickle.loads(memoryview(session.inbox)[HEADER.size :])
+            trouble, answer = session.answer()
         except OSError as error:
             answers[number] = Failure(StopReason.ENVIRONMENT_DIED, f"{error}: {self._drop(number, DYING_GRACE)}")
             return
         except Exception as error:
             trouble, answer = "garbage", f"an answer that cannot be read: {error}"
-        session.inbox = bytearray()
         if trouble:
             self._drop(number, 0.0)
             answer = Failure(TROUBLES[trouble], answer)
         answers[number] = answer
-
-
-def _resident(pid: int) -> int:
-    """Bytes of memory a process holds; 0 where the system does not tell."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0

@@ -41,7 +41,7 @@ def add_adapters(model: Any, lora: LoRA) -> None:
     """Freeze a transformers model and put adapters into it; they begin as if they were not there.
 
     Raises:
-        BadInput: one of the targets is the name of no layer.
+        BadInput: one of the targets is the name of no layer, or of one whose matrix the embeddings share.
     """
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
@@ -52,6 +52,11 @@ def add_adapters(model: Any, lora: LoRA) -> None:
     if unknown := [name for name in lora.targets if name not in there]:
         reason = f"{', '.join(unknown)} is no linear layer of this model; it has {', '.join(there)}."
         raise BadInput("policy.lora.targets", reason, "Name those that are to have an adapter.")
+    if tied := [name for name in lora.targets if name in _shared_with_embeddings(model)]:
+        reason = (
+            f"{tied[0]} has the matrix of the embeddings, so no plain model (vLLM's, an export) could have its adapter."
+        )
+        raise BadInput("policy.lora.targets", reason, f"Leave {tied[0]} out.")
     count = model.config.num_hidden_layers
     chosen = None if lora.last_layers is None else list(range(max(0, count - lora.last_layers), count))
     config = LoraConfig(
@@ -65,6 +70,13 @@ def add_adapters(model: Any, lora: LoRA) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.promote_types(torch.float32, model.dtype))
+
+
+def _shared_with_embeddings(model: Any) -> list[str]:
+    """Names of the linear layers without a matrix of their own: of many small models, the LM head."""
+    matrix = model.get_input_embeddings().weight
+    linears = [(name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
+    return [name.rpartition(".")[2] for name, linear in linears if linear.weight is matrix]
 
 
 def _adapted(layer: Any, x: Tensor) -> Tensor:

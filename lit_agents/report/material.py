@@ -149,8 +149,8 @@ def _sound(material: Material) -> Material:
         lost = _unlike_places(kept, material.objectives)
         gaps += [f"{setting.label}: {place} is left out: {why}" for place, why in lost.items()]
         starts = [record.began_with for record in kept if record.began_with]
-        if len(set(starts)) < len(starts):
-            said = f"{len(starts)} seeds begin with {len(set(starts))} supervised stages ({starts[0]})"
+        if (others := len(set(starts))) < len(starts):
+            said = f"{len(starts)} seeds share {others} starting point{'s' if others > 1 else ''} ({starts[0]})"
             gaps.append(f"{setting.label}: {said}; the chance of others is in no interval.")
         settings.append(Setting(setting.label, tuple(_without(record, lost) for record in kept)))
     return replace(material, settings=tuple(settings), gaps=tuple(gaps))

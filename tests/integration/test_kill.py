@@ -175,7 +175,8 @@ def test_a_run_in_real_games_killed_twice_at_random(config: Path, zygote: Zygote
     command = ["--config", str(config), *ARGS, "--data.environment", world, "--data.tasks", "w2-o3-q4"]
     command += ["--data.environment.init_args.folder", str(tmp_path / "games"), "--data.reward", "null"]
     command += ["--data.train_tasks", "4", "--data.validation_tasks", "2", "--data.test_tasks", "2"]
-    command += ["--data.limits.turns", "4", "--data.limits.context", "1600", "--data.schedule.micro_batch_tokens", "4096"]
+    command += ["--data.limits.turns", "4", "--data.limits.context", "1600"]
+    command += ["--data.schedule.micro_batch_tokens", "4096"]
     command += ["--data.sampling.max_tokens", "60"]  # the expert's commands, of which each letter is a token
     command += ["--sft.demonstrations", "4", "--sft.epochs", "2", "--run"]
     whole, run = tmp_path / "whole", tmp_path / "run"

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from lit_agents import audit as audit_command
+from lit_agents import export as export_command
 from lit_agents import tasks as tasks_command
 from lit_agents.evaluate import EvaluateCLI
 from lit_agents.fit import FitCLI
@@ -58,7 +59,7 @@ def test_a_command_accepts_its_arguments(command, monkeypatch):
         assert parsed(args)[0].labels()
         return
     others = {"lit_agents.tasks": tasks_command.main, "lit_agents.report": report_command.main}
-    others["lit_agents.audit"] = audit_command.main
+    others |= {"lit_agents.audit": audit_command.main, "lit_agents.export": export_command.main}
     with pytest.raises(SystemExit) as stop:
         others[name]([*args, "--help"])
     assert stop.value.code == 0

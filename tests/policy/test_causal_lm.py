@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
@@ -30,7 +31,7 @@ from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
 from lit_agents.rollout.trie import token_tree
 from lit_agents.types import Episode
 from tests.rollout.handmade import acted, episode
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_model_folder, tiny_tokenizer
 
 MODELS = {
     "llama": (LlamaConfig, LlamaForCausalLM, {"tie_word_embeddings": True}),
@@ -225,6 +226,18 @@ def test_a_target_of_a_lora_that_is_no_layer_is_refused(folders, targets):
         BadInput, match=rf"policy\.lora\.targets: {targets[-1]} is no linear layer.*q_proj, up_proj, v_proj"
     ):
         policy_of(folders["llama"], lora=LoRA(targets=targets))
+
+
+def test_lora_in_a_layer_whose_matrix_the_embeddings_share_is_refused(tmp_path):
+    folder = tiny_model_folder(tmp_path)
+    with pytest.raises(BadInput, match=r"policy\.lora\.targets: lm_head has the matrix of the embeddings"):
+        CausalLMPolicy(str(folder), lora=LoRA(targets=("q_proj", "lm_head"))).load()
+    config = AutoConfig.from_pretrained(folder)
+    config.tie_word_embeddings = False
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    untied = CausalLMPolicy(str(folder), lora=LoRA(targets=("q_proj", "lm_head")))
+    untied.load()
+    assert any(name.startswith("model.lm_head.lora_A") for name in untied.trainable)
 
 
 def test_the_update_of_a_lora_is_scaled_by_alpha_over_rank(folders):

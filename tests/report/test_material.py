@@ -65,7 +65,7 @@ def test_runs_of_one_supervised_stage_show_what_they_measured_of_it_themselves_a
     (setting,) = material.settings
     assert [result.rate for r in setting.records if (result := r.result("test", "sft"))] == [0.5, 0.0]
     (gap,) = material.gaps
-    assert f"2 seeds begin with 1 supervised stages ({start})" in gap
+    assert f"2 seeds share 1 starting point ({start})" in gap
 
 
 def test_a_run_whose_start_is_no_supervised_stage_or_is_gone_says_start(tmp_path: Path):
@@ -214,7 +214,7 @@ def test_runs_of_a_study_that_began_with_a_checkpoint_have_no_untouched_model_an
     (material,) = read([study(tmp_path, trials)])
     assert [setting.stages for setting in material.settings] == [["start", "rl"], ["start", "sft", "rl"]]
     (gap,) = material.gaps
-    assert gap.startswith("given: 2 seeds begin with 1 supervised stages (runs/mine/checkpoints/sft/best.ckpt)")
+    assert gap.startswith("given: 2 seeds share 1 starting point (runs/mine/checkpoints/sft/best.ckpt)")
 
 
 def test_a_run_that_has_not_been_tested_is_to_end_and_not_to_be_deleted(tmp_path: Path):

@@ -6,9 +6,7 @@ Tasks: see `catalogue`.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import tarfile
 from collections.abc import Mapping
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +16,6 @@ from lit_agents.environment.swe.catalogue import SPLITS, generated_tasks, row_ta
 from lit_agents.environment.swe.commands import GRAMMAR, PRELUDE, SUBMIT, TOOLS, observed, parsed
 from lit_agents.environment.swe.expert import next_action
 from lit_agents.environment.swe.factory import NEEDS, Factory
-from lit_agents.environment.swe.grading import does_something, graded, judged
 from lit_agents.environment.swe.packages import Package
 from lit_agents.environment.swe.problem import Problem, Requirements
 from lit_agents.environment.swe.release import PACKAGES
@@ -27,15 +24,15 @@ from lit_agents.environment.swe.rows import IMAGES, read_rows
 from lit_agents.environment.swe.runtimes import runtime
 from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.sandbox.choice import working
-from lit_agents.environment.swe.sandbox.terms import Runtime, TooLarge
-from lit_agents.environment.swe.tree import File, Tree, changes, packed, unpacked
+from lit_agents.environment.swe.sandbox.terms import Runtime
+from lit_agents.environment.swe.submission import submitted
+from lit_agents.environment.swe.tree import File, Tree, packed, unpacked
 from lit_agents.environment.swe.verify import verify_all
-from lit_agents.environment.swe.written_tests import TestWriter, judged_by
+from lit_agents.environment.swe.written_tests import KeptTests, TestWriter
 from lit_agents.errors import BadInput
 from lit_agents.paths import cache_folder
 from lit_agents.processes import makers
 from lit_agents.types import Task
-from lit_agents.whole_files import write_whole
 
 PROMPT = """You repair a Python repository in the current folder. Reply with one command of bash. Besides bash there are:
 view FILE [LINE or NAME]: show lines
@@ -155,7 +152,8 @@ class SweGym(TextEnvironment):
         if wrong:
             return Transition(wrong, 0.0, valid=False)
         if command == SUBMIT:
-            return self._submitted(playing, sandbox)
+            writer = KeptTests(self._writer, self.folder / "written") if self._writer else None
+            return submitted(playing.problem, playing.before, sandbox, writer)
         done = sandbox.run(command, self._timeout, cap=4 * self._observation)
         playing.spent += done.seconds
         late = playing.spent > self._seconds
@@ -186,46 +184,6 @@ class SweGym(TextEnvironment):
             "written_tests": type(self._writer).__name__ if self._writer else "",
             "sandbox": type(self._chosen).__name__,
         }
-
-    def _submitted(self, playing: _Playing, sandbox: Sandbox) -> Transition:
-        problem = playing.problem
-        good, bad = len(problem.pass_to_pass), len(problem.fail_to_pass)
-        try:
-            change = changes(playing.before, unpacked(sandbox.get()))
-        except (TooLarge, tarfile.ReadError) as error:  # whoever made the work folder unreadable has repaired nothing
-            nothing = {"resolved": False, "passed": 0.0, "repaired": 0.0, "kept": 0.0, "changed": False}
-            signals = {**nothing, "passed_before": good / (good + bad), "tests_ended": False}
-            return Transition(f"It cannot be read: {error}", 0.0, terminated=True, lost=True, signals=signals)
-        counted = graded(change, playing.before, problem.tests)
-        found = judged(problem, playing.before, counted, sandbox)
-        signals = {
-            "resolved": found.resolved,
-            "passed": found.passed,
-            "passed_before": good / (good + bad),
-            "repaired": found.repaired,
-            "kept": found.kept,
-            "changed": does_something(counted, playing.before),
-            "tests_ended": found.ended,
-        }
-        if written := self._written(playing, sandbox):
-            signals["written_passed"] = judged_by(written, playing.before, counted, sandbox)
-        said = "All tests pass." if found.resolved else "Some tests fail."
-        score, lost = float(found.resolved), not found.resolved
-        return Transition(said, score, terminated=True, won=found.resolved, lost=lost, signals=signals)
-
-    def _written(self, playing: _Playing, sandbox: Sandbox) -> dict[str, str]:
-        """The tests that somebody has written for the task; once, and then kept beside it."""
-        if self._writer is None:
-            return {}
-        settings = f"{type(self._writer).__name__} {sorted(vars(self._writer).items())}"
-        path = (
-            self.folder / "written" / f"{playing.problem.id}.{hashlib.sha256(settings.encode()).hexdigest()[:12]}.json"
-        )
-        if not path.is_file():
-            path.parent.mkdir(exist_ok=True)
-            files = self._writer.write(playing.problem, playing.before, sandbox)
-            write_whole(path, json.dumps(files))
-        return dict(json.loads(path.read_text(encoding="utf-8")))
 
     @cached_property
     def _chosen(self) -> Sandbox:

@@ -6,9 +6,12 @@ They are run on ``submit`` beside the tests that count, and decide nothing: thei
 from __future__ import annotations
 
 import ast
+import hashlib
+import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 
 from lit_agents.environment.swe.problem import Problem
 from lit_agents.environment.swe.results import PYTEST, reported, run_tests, share
@@ -16,6 +19,7 @@ from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.sandbox.terms import SandboxError
 from lit_agents.environment.swe.syntax import parsed
 from lit_agents.environment.swe.tree import Change, File, Tree, changed, packed
+from lit_agents.whole_files import write_whole
 
 FOLDER = "lit_agents_written_tests"
 COMMAND = f"{PYTEST} -o addopts= {FOLDER}"
@@ -113,6 +117,22 @@ class RecordedCalls(TestWriter):
             {key: {given: found[given] for given, test in zip(found, _names(key, found), strict=True) if test in passed}
              for key, found in calls.items()}
         )  # fmt: skip
+
+
+class KeptTests(TestWriter):
+    """What a writer has written for a problem; once, and then kept in a folder."""
+
+    def __init__(self, writer: TestWriter, folder: Path) -> None:
+        self._writer, self._folder = writer, folder
+
+    def write(self, problem: Problem, before: Tree, sandbox: Sandbox) -> dict[str, str]:
+        """See `TestWriter`."""
+        settings = f"{type(self._writer).__name__} {sorted(vars(self._writer).items())}"
+        path = self._folder / f"{problem.id}.{hashlib.sha256(settings.encode()).hexdigest()[:12]}.json"
+        if not path.is_file():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_whole(path, json.dumps(self._writer.write(problem, before, sandbox)))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def written_passed(files: dict[str, str], sandbox: Sandbox) -> float:

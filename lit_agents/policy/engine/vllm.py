@@ -22,7 +22,8 @@ import torch
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import CausalLMPolicy, Weights
 from lit_agents.policy.engine.base import Engine, EngineCost, Request, Sampled
-from lit_agents.policy.engine.vllm_weights import folded, send_weights
+from lit_agents.policy.engine.vllm_weights import send_weights
+from lit_agents.policy.folded import folded
 from lit_agents.policy.loading import kv_heads
 from lit_agents.policy.sampling import Sampling
 

@@ -1,0 +1,120 @@
+"""A checkpoint written as a model is the policy that was trained, to whoever reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from lit_agents import export as command
+from lit_agents.algorithm.checkpoint import read_checkpoint
+from lit_agents.errors import BadInput
+from lit_agents.evaluate import evaluate
+from lit_agents.export import CONFIG, export, write_model
+from lit_agents.fit import FitCLI, fit
+from lit_agents.policy.causal_lm import CausalLMPolicy
+from lit_agents.policy.folded import folded
+from lit_agents.policy.lora import LoRA
+from tests.integration.conftest import ONE_ITERATION
+from tests.tiny import tiny_model_folder
+
+POLICY = "--model.init_args.policy.init_args."
+IDS = torch.arange(40)[None]
+CHAT = [{"role": "user", "content": "What now?"}, {"role": "assistant", "content": "go 1 west"}]
+
+
+def trained(toy: str, *more: str) -> Path:
+    """The checkpoint of a run that has gone far from what it began with."""
+    fit(["--config", toy, "--run", "runs/it", *ONE_ITERATION, *more])
+    return Path("runs/it/checkpoints/rl/last.ckpt")
+
+
+def policy_in(checkpoint: Path) -> CausalLMPolicy:
+    cli = FitCLI(["--config", str(checkpoint.parents[2] / "config.yaml")])
+    cli.model.configure_model()
+    cli.model.restore(read_checkpoint(checkpoint))
+    cli.model.policy.hf.set_attn_implementation("sdpa")
+    return cli.model.policy
+
+
+LEARNT = {
+    "adapters": (f"{POLICY}lora", "{rank: 4}"),
+    "every weight": (),
+    "with a critic": ("--model", "lit_agents.algorithm.ppo.PPO"),
+}
+
+
+@pytest.mark.parametrize("how", LEARNT.values(), ids=LEARNT)
+@torch.no_grad()
+def test_transformers_reads_the_policy_that_was_trained(toy: str, tiny_weights: Path, how: tuple[str, ...]):
+    checkpoint = trained(toy, *how)
+    export(checkpoint, Path("models/mine"))
+    model = AutoModelForCausalLM.from_pretrained("models/mine")
+    theirs = policy_in(checkpoint).hf(IDS).logits
+    torch.testing.assert_close(model(IDS).logits, theirs, rtol=0, atol=1e-4)
+    assert (AutoModelForCausalLM.from_pretrained(tiny_weights)(IDS).logits - theirs).abs().max() > 0.01
+    mine, before = (AutoTokenizer.from_pretrained(path) for path in ("models/mine", tiny_weights))
+    assert mine.chat_template == before.chat_template and mine.eos_token_id == before.eos_token_id
+    assert mine.apply_chat_template(CHAT)["input_ids"] == before.apply_chat_template(CHAT)["input_ids"]
+    assert Path("models/mine", CONFIG).read_text() == Path("runs/it/config.yaml").read_text()
+    assert [path.name for path in Path("models").iterdir()] == ["mine"]  # and nothing half made
+
+
+def test_a_policy_of_it_plays_as_the_checkpoint_does(toy: str):
+    checkpoint = trained(toy)
+    export(checkpoint, Path("mine"))
+    trained_ones, mine, untouched = (
+        evaluate(["--config", toy, *args])["policy"]
+        for args in (("--ckpt_path", str(checkpoint)), (f"{POLICY}weights", "mine"), ())
+    )
+    assert mine.numbers == trained_ones.numbers and mine.turns == trained_ones.turns > untouched.turns
+
+
+def test_in_bfloat16_each_weight_is_rounded_once(toy: str):
+    checkpoint = trained(toy, *LEARNT["adapters"])
+    assert command.main([str(checkpoint), "half", "--dtype", "bfloat16"]) == 0
+    assert AutoConfig.from_pretrained("half").dtype == torch.bfloat16
+    found = AutoModelForCausalLM.from_pretrained("half", dtype="auto").state_dict()
+    exact = dict(folded(policy_in(checkpoint), torch.float32))
+    assert exact.keys() <= found.keys()
+    for name, value in exact.items():
+        assert found[name].dtype == torch.bfloat16 and torch.equal(found[name], value.bfloat16()), name
+
+
+def test_an_output_layer_of_its_own_is_written_with_its_adapter(tmp_path: Path):
+    folder = tiny_model_folder(tmp_path / "untied")
+    config = AutoConfig.from_pretrained(folder)
+    config.tie_word_embeddings = False
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    policy = CausalLMPolicy(str(folder), lora=LoRA(rank=2, targets=("lm_head",)))
+    policy.load()
+    with torch.no_grad():
+        policy.hf.lm_head.lora_B["default"].weight.fill_(0.3)
+        write_model(policy, tmp_path / "made", torch.float32)
+        policy.hf.set_attn_implementation("sdpa")
+        made = AutoModelForCausalLM.from_pretrained(tmp_path / "made")
+        torch.testing.assert_close(made(IDS).logits, policy.hf(IDS).logits)
+        assert not torch.equal(made.lm_head.weight, made.model.embed_tokens.weight)
+
+
+def test_what_cannot_be_written_is_refused_and_nothing_is_left(toy: str, monkeypatch: pytest.MonkeyPatch, capsys):
+    checkpoint = trained(toy)
+    Path("full").mkdir()
+    Path("full", "mine.txt").write_text("mine")
+    Path("alone.ckpt").write_bytes(checkpoint.read_bytes())
+    for args, words in (
+        (["runs/it/none.ckpt", "made"], "there is no such file"),
+        (["alone.ckpt", "made"], r"does not lie in checkpoints"),
+        ([str(checkpoint), "full"], "not empty"),
+        ([str(checkpoint), "toy.yaml"], "not empty"),
+        (["toy.yaml", "made"], "does not lie in checkpoints"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            export(*map(Path, args))
+        assert command.main(args) == 2 and capsys.readouterr().err.startswith("error: ")
+    monkeypatch.setattr(command, "folded", lambda policy, dtype: [("no.such", torch.zeros(1))])
+    with pytest.raises(RuntimeError, match=r"no\.such"):
+        export(checkpoint, Path("made"))
+    assert not Path("made").exists() and not list(Path().glob(".made*")) and Path("full", "mine.txt").exists()
