@@ -11,18 +11,17 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from jsonargparse import set_parsing_settings
 from jsonargparse.typing import NonNegativeInt
 from lightning import Trainer
-from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, OptimizerCallable
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
+from lit_agents.algorithm.checkpoint import AtomicCheckpoints
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.whole_steps import refuse_accumulation, refuse_skipped
 from lit_agents.callbacks.early_warning import Watch
@@ -31,7 +30,6 @@ from lit_agents.refusal import refusal, wrapped
 from lit_agents.rollout.budget import Budget
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.elsewhere import Elsewhere
-from lit_agents.whole_files import written_beside
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 INTERRUPTED = 130
@@ -59,22 +57,6 @@ class SupervisedStage:
         if self.demonstrations and self.minibatches > self.demonstrations:
             reason = f"{self.minibatches} minibatches cannot each hold one of {self.demonstrations} demonstrations."
             raise BadInput("sft.minibatches", reason, "Lower it, or raise sft.demonstrations.")
-
-
-class AtomicCheckpoints(TorchCheckpointIO):
-    """A checkpoint appears whole or not at all: Lightning's own is copied if the temporary folder is on another disk."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write beside, then rename."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # given a name, torch writes by itself, and a full disk is a RuntimeError
-            with written_beside(target) as beside, beside.open("wb") as file:
-                torch.save(checkpoint, file)
-        except OSError as error:
-            error.filename = error.filename or str(target)
-            raise
 
 
 class AgentCLI(LightningCLI):

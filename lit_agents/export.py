@@ -82,10 +82,11 @@ def write_model(policy: CausalLMPolicy, folder: Path, dtype: torch.dtype) -> Non
     models: Any = AutoModelForCausalLM
     how = {"dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
     model = read(policy.weights, lambda: models.from_pretrained(policy.folder, **how))
-    missing, unexpected = model.load_state_dict(dict(folded(policy, dtype)), strict=False)
-    tied = set(model.all_tied_weights_keys)  # such a matrix has come under its other name
-    if unexpected or not set(missing) <= tied:
-        raise RuntimeError(f"not the parameters of the model: {[*unexpected, *missing]}")
+    left = dict(model.named_parameters())  # as in the policy, a matrix with two names is there under the first
+    for name, value in folded(policy, dtype):  # one after another: two models are enough in memory
+        left.pop(name).data.copy_(value)
+    if left:
+        raise RuntimeError(f"not in the policy: {', '.join(left)}")
     model.save_pretrained(folder)
     for file in policy.folder.iterdir():
         if file.is_file() and not (folder / file.name).exists() and not file.name.endswith(WEIGHTS):

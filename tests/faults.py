@@ -362,7 +362,7 @@ FAULTS = [
           MEMORY),
     Fault("try more episodes than there are", "callbacks/memory.py",
           "min(schedule.micro_batch_tokens // context, share)", "schedule.micro_batch_tokens // context", MEMORY),
-    Fault("write a checkpoint in place", "cli.py",
+    Fault("write a checkpoint in place", "algorithm/checkpoint.py",
           'with written_beside(target) as beside, beside.open("wb") as file:', 'with target.open("wb") as file:',
           ("tests/integration/test_kill.py", "-k", "middle and checkpoint and 10")),
     Fault("turn a comparison round", "evaluation/paired.py",

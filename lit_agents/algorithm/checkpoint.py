@@ -1,4 +1,4 @@
-"""Reading a checkpoint, and telling whether it belongs to what is configured, before any model is loaded."""
+"""Writing a checkpoint whole, reading it, and telling whether it belongs to what is configured, before any model is loaded."""
 
 from __future__ import annotations
 
@@ -6,8 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from lit_agents.errors import BadInput
+from lit_agents.whole_files import written_beside
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """A checkpoint appears whole or not at all: Lightning's own is copied if the temporary folder is on another disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside, then rename."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # given a name, torch writes by itself, and a full disk is a RuntimeError
+            with written_beside(target) as beside, beside.open("wb") as file:
+                torch.save(checkpoint, file)
+        except OSError as error:
+            error.filename = error.filename or str(target)
+            raise
 
 
 def read_checkpoint(path: Path, flag: str = "--ckpt_path") -> dict[str, Any]:

@@ -14,7 +14,8 @@ from lightning.pytorch.strategies import FSDPStrategy
 
 from lit_agents import evaluate as evaluate_command
 from lit_agents import fit as fit_command
-from lit_agents.cli import AtomicCheckpoints, out_of_space
+from lit_agents.algorithm.checkpoint import AtomicCheckpoints
+from lit_agents.cli import out_of_space
 from lit_agents.errors import BadInput
 from lit_agents.fit import fit
 from lit_agents.policy import weights as weights_module

@@ -49,17 +49,20 @@ LEARNT = {
 @pytest.mark.parametrize("how", LEARNT.values(), ids=LEARNT)
 @torch.no_grad()
 def test_transformers_reads_the_policy_that_was_trained(toy: str, tiny_weights: Path, how: tuple[str, ...]):
-    checkpoint = trained(toy, *how)
-    export(checkpoint, Path("models/mine"))
-    model = AutoModelForCausalLM.from_pretrained("models/mine")
-    theirs = policy_in(checkpoint).hf(IDS).logits
-    torch.testing.assert_close(model(IDS).logits, theirs, rtol=0, atol=1e-4)
-    assert (AutoModelForCausalLM.from_pretrained(tiny_weights)(IDS).logits - theirs).abs().max() > 0.01
-    mine, before = (AutoTokenizer.from_pretrained(path) for path in ("models/mine", tiny_weights))
-    assert mine.chat_template == before.chat_template and mine.eos_token_id == before.eos_token_id
-    assert mine.apply_chat_template(CHAT)["input_ids"] == before.apply_chat_template(CHAT)["input_ids"]
+    last = trained(toy, *how)
+    export(last, Path("models/mine"))
+    export(last.parents[1] / "sft" / "last.ckpt", Path("models/supervised"))
+    before = AutoModelForCausalLM.from_pretrained(tiny_weights)(IDS).logits
+    for name, stage in (("models/supervised", "sft"), ("models/mine", "rl")):
+        theirs = policy_in(last.parents[1] / stage / "last.ckpt").hf(IDS).logits
+        torch.testing.assert_close(AutoModelForCausalLM.from_pretrained(name)(IDS).logits, theirs, rtol=0, atol=1e-4)
+        assert (before - theirs).abs().max() > 0.001
+        before = theirs
+    mine, old = (AutoTokenizer.from_pretrained(path) for path in ("models/mine", tiny_weights))
+    assert mine.chat_template == old.chat_template and mine.eos_token_id == old.eos_token_id
+    assert mine.apply_chat_template(CHAT)["input_ids"] == old.apply_chat_template(CHAT)["input_ids"]
     assert Path("models/mine", CONFIG).read_text() == Path("runs/it/config.yaml").read_text()
-    assert [path.name for path in Path("models").iterdir()] == ["mine"]  # and nothing half made
+    assert {path.name for path in Path("models").iterdir()} == {"mine", "supervised"}  # and nothing half made
 
 
 def test_a_policy_of_it_plays_as_the_checkpoint_does(toy: str):
@@ -114,7 +117,7 @@ def test_what_cannot_be_written_is_refused_and_nothing_is_left(toy: str, monkeyp
         with pytest.raises(BadInput, match=words):
             export(*map(Path, args))
         assert command.main(args) == 2 and capsys.readouterr().err.startswith("error: ")
-    monkeypatch.setattr(command, "folded", lambda policy, dtype: [("no.such", torch.zeros(1))])
-    with pytest.raises(RuntimeError, match=r"no\.such"):
+    monkeypatch.setattr(command, "folded", lambda policy, dtype: list(folded(policy, dtype))[:-1])
+    with pytest.raises(RuntimeError, match=r"not in the policy: model\.norm\.weight"):
         export(checkpoint, Path("made"))
     assert not Path("made").exists() and not list(Path().glob(".made*")) and Path("full", "mine.txt").exists()

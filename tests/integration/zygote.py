@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from lit_agents import cli, fit, metrics_file, run_folder
+from lit_agents import fit, metrics_file, run_folder
+from lit_agents.algorithm.checkpoint import AtomicCheckpoints
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.evaluation.stored import StoredEpisode
 from lit_agents.rollout.collector import Collector
@@ -79,8 +80,8 @@ MOMENTS: dict[str, tuple[Any, str, Callable[..., Callable[..., Any]]]] = {
     "in a rollout": (Collector, "_turn", before),
     "after a rollout": (RolloutDataModule, "_collect", after),
     "in a training step": (AgentModule, "training_step", after),
-    "in the middle of a checkpoint": (cli.torch, "save", half_a_file),
-    "after a checkpoint": (cli.AtomicCheckpoints, "save_checkpoint", after),
+    "in the middle of a checkpoint": (torch, "save", half_a_file),
+    "after a checkpoint": (AtomicCheckpoints, "save_checkpoint", after),
     "in the middle of an episode's line": (StoredEpisode, "row", half_a_line),
     "before a row of numbers": (metrics_file.MetricsFile, "add", before),
     "after a row of numbers": (metrics_file.MetricsFile, "add", after),
