@@ -31,6 +31,13 @@ def is_first() -> bool:
     return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
 
 
+def run_of(checkpoint: Path) -> Path | None:
+    """The run folder whose ``checkpoints/<stage>/`` a file lies in, as it is named or where links lead; None if in none."""
+    named = [Path(os.path.abspath(checkpoint)), checkpoint.resolve()]
+    folders = [path.parent.parent.parent for path in named]
+    return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
+
+
 @dataclass(frozen=True, order=True)
 class Mark:
     """How long the growing files were at some moment of the run; later marks are larger."""
@@ -114,8 +121,8 @@ class RunFolder:
         path = Path(checkpoint)
         if not path.is_file():
             raise BadInput(f"--ckpt_path {checkpoint}", "there is no such file.", "Name a .ckpt file, or last.")
-        folder = path.resolve().parents[2]
-        if not (folder / "config.yaml").is_file() or (chosen and Path(chosen).resolve() != folder):
+        folder = run_of(path)
+        if folder is None or (chosen and Path(chosen).resolve() != folder.resolve()):
             reason = "it does not lie in checkpoints/<stage>/ of a run folder" + (f" {chosen}." if chosen else ".")
             raise BadInput(f"--ckpt_path {checkpoint}", reason, "Name the checkpoint inside its run folder.")
         if path.name != "last.ckpt":

@@ -36,9 +36,9 @@ WORLD_FAULTS = [
           LORA),
     Fault("let adapters be lost in the embeddings' matrix", "policy/lora.py",
           "if linear.weight is matrix]", "if linear is matrix]", LORA),
-    Fault("export the untouched model", "export.py", "    cli.model.restore(content)\n", "", EXPORT),
+    Fault("export the untouched model", "export.py", "    policy.load_state_dict(weights, strict=False)\n", "", EXPORT),
     Fault("export without what adapters have learnt", "policy/folded.py",
           "value = value.float() + layer.get_delta_weight(adapter).float()", "value = value.float()", EXPORT),
     Fault("leave half a model where a whole one should be", "export.py",
-          "os.replace(made, folder)", "made.rename(folder.with_name(f'.{folder.name}.x'))", EXPORT),
+          'made = Path(scratch) / "model"', "made = folder.resolve()", EXPORT),
 ]  # fmt: skip

@@ -32,7 +32,7 @@ def read_checkpoint(path: Path, flag: str = "--ckpt_path") -> dict[str, Any]:
     """A checkpoint's content, from plain tensors and values alone.
 
     Args:
-        flag: that named it.
+        flag: that named it, if one did.
 
     Raises:
         BadInput: it cannot be read without running code in it.
@@ -41,7 +41,7 @@ def read_checkpoint(path: Path, flag: str = "--ckpt_path") -> dict[str, Any]:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # what torch raises on a file that is cut or is none of its own is not fixed
         reason = f"cannot be read as plain tensors ({type(error).__name__}: {str(error).partition(chr(10))[0]})."
-        raise BadInput(f"{flag} {path}", reason, "Name a .ckpt file of a run folder.") from error
+        raise BadInput(f"{flag} {path}".strip(), reason, "Name a .ckpt file of a run folder.") from error
 
 
 def refuse_other(checkpoint: dict[str, Any], identity: dict[str, Any], flag: str = "--ckpt_path") -> None:

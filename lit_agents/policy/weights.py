@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -76,6 +77,23 @@ def weights_hash(folder: Path) -> str:
     digest = hashlib.sha256("".join(hash_of(file) for file in files).encode()).hexdigest()
     _write_atomically(memory, json.dumps({"files": state, "sha256": digest}))
     return digest
+
+
+def save_model(model: PreTrainedModel, folder: Path) -> None:
+    """``save_pretrained``, for whoever may read the other files too.
+
+    Raises:
+        OSError: as for any other file that cannot be written.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as error:  # a full disk, for one
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error), str(folder)) from error
+    for file in folder.glob("*.safetensors"):  # which safetensors makes for its owner alone
+        shutil.copymode(folder / "config.json", file)
 
 
 def _checked(folder: Path, name: str) -> Path:
@@ -164,7 +182,7 @@ def _convert(gguf: Path, folder: Path) -> Path:
     bits had already cost, the model was published in bfloat16, and the folder is half as large as with float32.
     """
     model, tokenizer = _read_gguf(gguf)
-    model.bfloat16().save_pretrained(folder)
+    save_model(model.bfloat16(), folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -17,7 +17,10 @@ from lit_agents.types import Task
 from tests.shared_data import HOUSEHOLDS, shared_data
 
 pytest.importorskip("alfworld", reason="the extra [alfworld] is not installed")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning"),
+    pytest.mark.xdist_group("official"),  # which unpacks them once
+]
 
 SHA256 = "111cd581b2250c8469e5ce0e4b25344ef94093a51f1d567adfed456742c965e4"
 PUBLISHED = {

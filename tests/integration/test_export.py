@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from lit_agents import export as command
 from lit_agents.algorithm.checkpoint import read_checkpoint
@@ -26,12 +31,13 @@ CHAT = [{"role": "user", "content": "What now?"}, {"role": "assistant", "content
 
 
 def trained(toy: str, *more: str) -> Path:
-    """The checkpoint of a run that has gone far from what it began with."""
+    """The last checkpoint of a run that has gone far from what it began with."""
     fit(["--config", toy, "--run", "runs/it", *ONE_ITERATION, *more])
     return Path("runs/it/checkpoints/rl/last.ckpt")
 
 
 def policy_in(checkpoint: Path) -> CausalLMPolicy:
+    """As `fit` and `evaluate` read it."""
     cli = FitCLI(["--config", str(checkpoint.parents[2] / "config.yaml")])
     cli.model.configure_model()
     cli.model.restore(read_checkpoint(checkpoint))
@@ -40,7 +46,7 @@ def policy_in(checkpoint: Path) -> CausalLMPolicy:
 
 
 LEARNT = {
-    "adapters": (f"{POLICY}lora", "{rank: 4}"),
+    "adapters": (f"{POLICY}lora", "{rank: 4}", "--sft.optimizer.lr", "0.1", "--model.optimizer.lr", "0.1"),
     "every weight": (),
     "with a critic": ("--model", "lit_agents.algorithm.ppo.PPO"),
 }
@@ -50,19 +56,22 @@ LEARNT = {
 @torch.no_grad()
 def test_transformers_reads_the_policy_that_was_trained(toy: str, tiny_weights: Path, how: tuple[str, ...]):
     last = trained(toy, *how)
-    export(last, Path("models/mine"))
-    export(last.parents[1] / "sft" / "last.ckpt", Path("models/supervised"))
-    before = AutoModelForCausalLM.from_pretrained(tiny_weights)(IDS).logits
-    for name, stage in (("models/supervised", "sft"), ("models/mine", "rl")):
-        theirs = policy_in(last.parents[1] / stage / "last.ckpt").hf(IDS).logits
-        torch.testing.assert_close(AutoModelForCausalLM.from_pretrained(name)(IDS).logits, theirs, rtol=0, atol=1e-4)
-        assert (before - theirs).abs().max() > 0.001
-        before = theirs
-    mine, old = (AutoTokenizer.from_pretrained(path) for path in ("models/mine", tiny_weights))
+    untouched, found = AutoModelForCausalLM.from_pretrained(tiny_weights)(IDS).logits, []
+    for stage in ("sft", "rl"):
+        checkpoint = last.parents[1] / stage / "last.ckpt"
+        export(checkpoint, Path("models", stage))
+        found.append(AutoModelForCausalLM.from_pretrained(f"models/{stage}")(IDS).logits)
+        torch.testing.assert_close(found[-1], policy_in(checkpoint).hf(IDS).logits, rtol=0, atol=1e-4)
+        assert (found[-1] - untouched).abs().max() > 0.01
+    assert not torch.equal(*found)
+    mine, old = (AutoTokenizer.from_pretrained(path) for path in ("models/rl", tiny_weights))
     assert mine.chat_template == old.chat_template and mine.eos_token_id == old.eos_token_id
     assert mine.apply_chat_template(CHAT)["input_ids"] == old.apply_chat_template(CHAT)["input_ids"]
-    assert Path("models/mine", CONFIG).read_text() == Path("runs/it/config.yaml").read_text()
-    assert {path.name for path in Path("models").iterdir()} == {"mine", "supervised"}  # and nothing half made
+    text = "What's in 12 boxes?\n\tnaïve é 中 <|im_end|>"
+    assert mine(text)["input_ids"] == old(text)["input_ids"] and mine.get_vocab() == old.get_vocab()
+    assert Path("models/rl", CONFIG).read_text() == Path("runs/it/config.yaml").read_text()
+    assert {path.name for path in Path("models").iterdir()} == {"sft", "rl"}  # and nothing half made
+    assert len({path.stat().st_mode for path in Path("models/rl").iterdir()}) == 1  # who may read one may read all
 
 
 def test_a_policy_of_it_plays_as_the_checkpoint_does(toy: str):
@@ -102,7 +111,24 @@ def test_an_output_layer_of_its_own_is_written_with_its_adapter(tmp_path: Path):
         assert not torch.equal(made.lm_head.weight, made.model.embed_tokens.weight)
 
 
-def test_what_cannot_be_written_is_refused_and_nothing_is_left(toy: str, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_only_what_belongs_to_a_model_is_in_it_and_of_the_run_nothing_else_is_needed(toy: str, tmp_path: Path):
+    base = tiny_model_folder(tmp_path / "base")
+    (base / "optimizer.pt").write_text("large")
+    (base / ".env").write_text("secret")
+    checkpoint = trained(toy, f"{POLICY}weights", str(base))
+    config = Path("runs/it/config.yaml")
+    config.write_text(config.read_text().replace("lit_agents.environment.toy.EchoWorld", "nowhere.World"))
+    Path("disk").mkdir()
+    Path("runs/it/checkpoints").rename("disk/checkpoints")
+    Path("runs/it/checkpoints").symlink_to(Path("disk/checkpoints").resolve())
+    Path("disk/mine").mkdir()
+    Path("mine").symlink_to("disk/mine")
+    export(checkpoint, Path("mine"))
+    files = {path.name for path in Path("mine").iterdir()}
+    assert files == {path.name for path in base.iterdir()} - {"optimizer.pt", ".env"} | {CONFIG}
+
+
+def test_what_cannot_be_written_is_refused(toy: str, capsys):
     checkpoint = trained(toy)
     Path("full").mkdir()
     Path("full", "mine.txt").write_text("mine")
@@ -110,14 +136,39 @@ def test_what_cannot_be_written_is_refused_and_nothing_is_left(toy: str, monkeyp
     for args, words in (
         (["runs/it/none.ckpt", "made"], "there is no such file"),
         (["alone.ckpt", "made"], r"does not lie in checkpoints"),
-        ([str(checkpoint), "full"], "not empty"),
-        ([str(checkpoint), "toy.yaml"], "not empty"),
         (["toy.yaml", "made"], "does not lie in checkpoints"),
+        ([str(checkpoint), "full"], "not an empty folder"),
+        ([str(checkpoint), "toy.yaml"], "not an empty folder"),
+        ([str(checkpoint), "toy.yaml/made"], "cannot be made"),
+        ([str(checkpoint), "/proc/made"], "cannot be made"),
+        ([str(checkpoint), "x" * 300], "cannot be made"),
     ):
         with pytest.raises(BadInput, match=words):
             export(*map(Path, args))
         assert command.main(args) == 2 and capsys.readouterr().err.startswith("error: ")
+    assert Path("full", "mine.txt").read_text() == "mine" and not Path("made").exists()
+    config = Path("runs/it/config.yaml")
+    sound = config.read_text()
+    for text, words in (
+        ("model: 1", "no policy can be read"),
+        (sound.replace("lora: null", "lora: {rank: 4}"), "lora"),
+    ):
+        config.write_text(text)
+        with pytest.raises(BadInput, match=words):
+            export(checkpoint, Path("made"))
+
+
+def test_a_model_appears_whole_or_not_at_all(toy: str, monkeypatch: pytest.MonkeyPatch, capsys):
+    checkpoint, before = trained(toy), set(Path().iterdir())
+    full = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    late = {"copyfile": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "lit_agents.yaml"), "save": full}
+    for name, error in late.items():
+        with monkeypatch.context() as m:
+            where = (shutil, "copyfile") if name == "copyfile" else (PreTrainedModel, "save_pretrained")
+            m.setattr(*where, Mock(side_effect=error))
+            assert command.main([str(checkpoint), "made"]) == 2 and "no space is left" in capsys.readouterr().err
+        assert set(Path().iterdir()) == before
     monkeypatch.setattr(command, "folded", lambda policy, dtype: list(folded(policy, dtype))[:-1])
     with pytest.raises(RuntimeError, match=r"not in the policy: model\.norm\.weight"):
         export(checkpoint, Path("made"))
-    assert not Path("made").exists() and not list(Path().glob(".made*")) and Path("full", "mine.txt").exists()
+    assert set(Path().iterdir()) == before

@@ -42,7 +42,7 @@ def submitted(problem: Problem, before: Tree, sandbox: Sandbox, writer: TestWrit
         "changed": does_something(counted, before),
         "tests_ended": found.ended,
     }
-    if writer and (written := writer.write(problem, before, sandbox)):
+    if writer is not None and (written := writer.write(problem, before, sandbox)):
         signals["written_passed"] = judged_by(written, before, counted, sandbox)
     said = "All tests pass." if found.resolved else "Some tests fail."
     score, lost = float(found.resolved), not found.resolved
