@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 
 from lit_agents.audit import audit
 from lit_agents.errors import BadInput
+from lit_agents.export import write_model
 from lit_agents.fit import fit
 from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
 from lit_agents.policy.engine.base import Request, Sampled
@@ -288,6 +290,37 @@ def test_a_small_cache_makes_conversations_wait_and_changes_nothing_else(small):
     finally:
         engine.close()
     assert found.mean() < MEAN["float32"]
+
+
+READING = """
+import json, sys
+from vllm import LLM, SamplingParams
+llm = LLM(sys.argv[1], dtype="float32", max_model_len=256, block_size=32, kv_cache_memory_bytes=1 << 28, enforce_eager=True,
+          gpu_memory_utilization=0.01, generation_config="vllm")
+(said,) = llm.chat([{"role": "user", "content": sys.argv[2]}], SamplingParams(temperature=0, max_tokens=16), use_tqdm=False)
+print("ids", json.dumps([said.prompt_token_ids, list(said.outputs[0].token_ids)]))
+"""
+
+
+def test_an_exported_model_says_to_vllms_own_users_what_the_policy_says(tmp_path):
+    policy = CausalLMPolicy(PACKAGED, lora=LoRA(rank=4))
+    policy.load()
+    noise = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in policy.trainable.values():
+            p.add_(0.05 * torch.randn(p.shape, generator=noise))
+    write_model(policy, tmp_path / "made", torch.float32)
+    text = "You see a chest and 2 doors. What do you do?"
+    environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
+    command = [sys.executable, "-c", READING, str(tmp_path / "made"), text]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    read, said = json.loads(done.stdout.rpartition("ids ")[2])
+    assert read == list(policy.chat.first(text))
+    engine = TransformersEngine()
+    engine.attach(policy, 1, CONTEXT)
+    (mine,) = answers(engine, [Request(0, tuple(read), stream(0))], Sampling(temperature=0, max_tokens=16))
+    assert said == list(mine.ids)
 
 
 def test_grpo_learns_through_it(tmp_path, monkeypatch):
