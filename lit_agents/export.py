@@ -20,13 +20,13 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 
-from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_other
+from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_lacking, refuse_other
 from lit_agents.cli import run_command
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.folded import folded
 from lit_agents.policy.loading import read
-from lit_agents.policy.weights import save_model
+from lit_agents.policy.saving import save_model
 from lit_agents.run_folder import run_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -86,10 +86,8 @@ def policy_of(config: Path, checkpoint: Path) -> CausalLMPolicy:
     content = read_checkpoint(checkpoint, "")
     refuse_other(content, {"policy": policy.identity}, str(checkpoint))
     policy.load()
+    refuse_lacking(content, policy.trainable, str(checkpoint))
     weights = {n.removeprefix("policy."): w for n, w in content["state_dict"].items() if n.startswith("policy.")}
-    if missing := policy.trainable.keys() - weights:
-        reason = f"it does not hold {min(missing)} and {len(missing) - 1} more of what was trained."
-        raise BadInput(str(checkpoint), reason, "Name another one.")
     policy.load_state_dict(weights, strict=False)
     return policy
 

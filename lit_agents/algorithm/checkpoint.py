@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +63,18 @@ def refuse_other(checkpoint: dict[str, Any], identity: dict[str, Any], flag: str
         if kept["identity"].get(key) != mine:
             reason = f"it was written with {key} {kept['identity'].get(key)}, this configuration has {mine}."
             raise BadInput(flag, reason, "Use the config.yaml of the run the checkpoint belongs to.")
+
+
+def refuse_lacking(checkpoint: dict[str, Any], trained: Iterable[str], flag: str = "--ckpt_path") -> None:
+    """Refuse a checkpoint without weights that are trained.
+
+    Args:
+        trained: their names in the policy.
+        flag: that named it.
+
+    Raises:
+        BadInput: some are missing.
+    """
+    if missing := [name for name in trained if f"policy.{name}" not in checkpoint["state_dict"]]:
+        reason = f"does not hold {missing[0]} and {len(missing) - 1} more of what is trained."
+        raise BadInput(flag, reason, "Use the config.yaml of the run the checkpoint belongs to.")

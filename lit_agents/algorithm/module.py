@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lit_agents.algorithm import losses
 from lit_agents.algorithm.accumulate import total_loss
-from lit_agents.algorithm.checkpoint import refuse_other
+from lit_agents.algorithm.checkpoint import refuse_lacking, refuse_other
 from lit_agents.algorithm.experience import Assessment, Experience
 from lit_agents.algorithm.kl import KL
 from lit_agents.algorithm.learning_rate import share_of_learning_rate
@@ -283,10 +283,7 @@ class AgentModule(LightningModule):
         Raises:
             BadInput: weights that are trained here are not in it.
         """
-        missing = [name for name in self.policy.trainable if f"policy.{name}" not in checkpoint["state_dict"]]
-        if missing:
-            reason = f"does not hold {missing[0]} and {len(missing) - 1} more of what is trained."
-            raise BadInput("--ckpt_path", reason, "Use the config.yaml of the run the checkpoint belongs to.")
+        refuse_lacking(checkpoint, self.policy.trainable)
         self.load_state_dict(checkpoint["state_dict"], strict=False)
         return int(checkpoint["global_step"])
 

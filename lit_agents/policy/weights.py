@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from filelock import FileLock
 
 from lit_agents.errors import BadInput
 from lit_agents.paths import cache_folder
+from lit_agents.policy.saving import save_model
 from lit_agents.whole_files import hash_of
 
 if TYPE_CHECKING:
@@ -77,23 +77,6 @@ def weights_hash(folder: Path) -> str:
     digest = hashlib.sha256("".join(hash_of(file) for file in files).encode()).hexdigest()
     _write_atomically(memory, json.dumps({"files": state, "sha256": digest}))
     return digest
-
-
-def save_model(model: PreTrainedModel, folder: Path) -> None:
-    """``save_pretrained``, for whoever may read the other files too.
-
-    Raises:
-        OSError: as for any other file that cannot be written.
-    """
-    from safetensors import SafetensorError
-
-    try:
-        model.save_pretrained(folder)
-    except SafetensorError as error:  # a full disk, for one
-        number = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(number[1]) if number else errno.EIO, str(error), str(folder)) from error
-    for file in folder.glob("*.safetensors"):  # which safetensors makes for its owner alone
-        shutil.copymode(folder / "config.json", file)
 
 
 def _checked(folder: Path, name: str) -> Path:
