@@ -206,7 +206,9 @@ def best(measure: Callable[[], Run]) -> Run:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, default in (("sessions", 64), ("games", 64), ("steps", 20)):
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()

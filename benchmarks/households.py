@@ -113,7 +113,9 @@ def described(name: str, found: Mapping[str, tuple[float, list[float]]]) -> str:
 
 
 def main() -> None:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("--folder", help="where games are; by default the cache")
     made.add_argument("--spec", default="generated-all", help="which games")
     made.add_argument("--games", type=int, default=12)

@@ -239,7 +239,9 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, default in (("tasks", 8), ("size", 8), ("turns", 8), ("iterations", 1), ("micro", 8)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--weights", help="a model's folder to begin with, instead of the one that is made")

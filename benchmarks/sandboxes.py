@@ -74,7 +74,9 @@ def together(swe: SweGym, tasks: list[Task], scripts: list[list[str]], at_once: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--episodes", type=int, default=32)
     parser.add_argument("--at_once", type=int, default=8)
     parser.add_argument("--folder", type=Path, default=cache_folder("swe"))

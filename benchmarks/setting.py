@@ -28,7 +28,9 @@ from lit_agents.types import Episode
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """The setting of the targets; smaller for a first try."""
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=doc, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("--spec", default="w2-o3-q4", help="family of TextWorld games")
     made.add_argument("--groups", type=int, default=8, help="games")
     made.add_argument("--size", type=int, default=8, help="episodes of each game")

@@ -188,7 +188,7 @@ def audit(folder: Path, tolerance: float | None = None) -> Audit:
 
 def main(args: Sequence[str] | None = None) -> int:
     """The command; 1 is its exit code if it found a fault."""
-    parser = argparse.ArgumentParser(prog="python -m lit_agents.audit", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lit_agents.audit", allow_abbrev=False, description=__doc__)
     parser.add_argument("run", type=Path, help="a run folder")
     parser.add_argument("--tolerance", type=float, help=f"nats; by default {_described(TOLERANCES)}")
     given = parser.parse_args(args)

@@ -25,11 +25,13 @@ from lit_agents.algorithm.checkpoint import AtomicCheckpoints
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.whole_steps import refuse_accumulation, refuse_skipped
 from lit_agents.callbacks.early_warning import Watch
+from lit_agents.command_line import files_first
 from lit_agents.errors import BadInput, printable
 from lit_agents.refusal import refusal, wrapped
 from lit_agents.rollout.budget import Budget
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.elsewhere import Elsewhere
+from lit_agents.run_folder import is_first
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 INTERRUPTED = 130
@@ -59,6 +61,13 @@ class SupervisedStage:
             raise BadInput("sft.minibatches", reason, "Lower it, or raise sft.demonstrations.")
 
 
+class ExactLightningParser(LightningArgumentParser):
+    """As `lit_agents.command_line.ExactParser`, for Lightning's classes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+
 class AgentCLI(LightningCLI):
     """Parses and instantiates; each command then calls what it needs. The Trainer is made once per stage, by `trainer_for`."""
 
@@ -74,6 +83,7 @@ class AgentCLI(LightningCLI):
             "exit_on_error": False,
         }
         set_parsing_settings(docstring_parse_attribute_docstrings=True)  # what a field says of itself is its help
+        given, left_out = files_first(sys.argv[1:] if args is None else args)
         try:
             with quiet():
                 super().__init__(
@@ -84,11 +94,14 @@ class AgentCLI(LightningCLI):
                     seed_everything_default=1,
                     auto_configure_optimizers=False,
                     run=False,
-                    args=None if args is None else list(args),
+                    args=given,
+                    parser_class=ExactLightningParser,
                     parser_kwargs=parser,
                 )
         except argparse.ArgumentError as error:
             raise refusal(str(error), self.command) from error
+        for sentence in left_out if is_first() else ():
+            print(printable(sentence), file=sys.stderr)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Besides model, data and trainer."""

@@ -28,6 +28,7 @@ from lit_agents.policy.folded import folded
 from lit_agents.policy.loading import read
 from lit_agents.policy.saving import save_model
 from lit_agents.run_folder import run_of
+from lit_agents.yaml_text import read_yaml
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CONFIG = "lit_agents.yaml"
@@ -78,7 +79,7 @@ def policy_of(config: Path, checkpoint: Path) -> CausalLMPolicy:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--policy", type=CausalLMPolicy)
     try:
-        chosen = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]["init_args"]["policy"]
+        chosen = read_yaml(config.read_text(encoding="utf-8"))["model"]["init_args"]["policy"]
         policy: CausalLMPolicy = parser.instantiate(parser.parse_object({"policy": chosen})).policy
     except (OSError, KeyError, TypeError, yaml.YAMLError, argparse.ArgumentError) as error:
         reason = f"no policy can be read from it ({type(error).__name__}: {error})."
@@ -134,7 +135,7 @@ def _beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
 
 def main(args: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m lit_agents.export", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lit_agents.export", allow_abbrev=False, description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="a .ckpt inside its run folder")
     parser.add_argument("folder", type=Path, help="where the model is written; must not be there yet")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the weights (default: %(default)s)")

@@ -15,9 +15,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
+from lit_agents.command_line import ExactParser
 from lit_agents.environment.base import TextEnvironment
 from lit_agents.environment.pool import EnvPool, Failure
 from lit_agents.errors import BadInput
@@ -122,7 +122,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """The command; 2 is its exit code if something given cannot work."""
     given = list(sys.argv[1:] if args is None else args)
     name = given[0] if given and not given[0].startswith("-") else ""
-    parser = ArgumentParser(prog=f"python -m lit_agents.tasks {name or 'ENVIRONMENT'}", description=__doc__)
+    parser = ExactParser(prog=f"python -m lit_agents.tasks {name or 'ENVIRONMENT'}", description=__doc__)
     parser.add_argument("--spec", type=str | None, default=None, help="family of tasks, e.g. w2-o3-q4")
     parser.add_argument("--split", default="train", help="train, sft, validation or test")
     parser.add_argument("--count", type=PositiveInt | None, default=None, help="how many tasks, from the first one on")

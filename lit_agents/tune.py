@@ -15,12 +15,12 @@ from pathlib import Path
 from threading import Event
 
 import optuna
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentError, Namespace
 from jsonargparse.typing import PositiveInt, register_type
 from optuna.trial import TrialState
 
 from lit_agents.cli import quiet, run_command
+from lit_agents.command_line import ExactParser
 from lit_agents.errors import BadInput
 from lit_agents.fit import FitCLI
 from lit_agents.planning import planned
@@ -37,6 +37,7 @@ from lit_agents.study.search import Search
 from lit_agents.study.table import print_study
 from lit_agents.study.trials import latest, write_trials
 from lit_agents.whole_files import made_folder
+from lit_agents.yaml_text import read_yaml
 
 STUDIES = Path("studies")
 
@@ -53,7 +54,7 @@ def parsed(args: Sequence[str] | None) -> tuple[Study, Namespace]:
         deserializer=Settings.read,
         fail_already_registered=False,
     )
-    parser = ArgumentParser(prog="python -m lit_agents.tune", description=__doc__, exit_on_error=False)
+    parser = ExactParser(prog="python -m lit_agents.tune", description=__doc__, exit_on_error=False)
     parser.add_argument("--config", action="config", help="the study's YAML file")
     parser.add_class_arguments(Study, None)
     parser.add_argument("--folder", type=str | None, default=None, help="of the study, instead of studies/<name>")
@@ -81,7 +82,7 @@ def resolve(arguments: Sequence[str]) -> Resolved:
     supervised = bool(plan.supervised or cli.model.demonstrated)
     rl = not cli.model.demonstrated and plan.iterations != 0
     stages = tuple(name for name, there in zip(STAGES, (True, supervised, rl), strict=True) if there)
-    return Resolved(yaml.safe_load(cli.config_text()), plan.demonstrations, stages)
+    return Resolved(read_yaml(cli.config_text()), plan.demonstrations, stages)
 
 
 @quiet()

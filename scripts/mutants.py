@@ -122,7 +122,7 @@ def outcomes(jobs: list[Job], trees: list[Path], until: float) -> Iterator[tuple
 
 def main(args: list[str]) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python scripts/mutants.py")
+    parser = argparse.ArgumentParser(prog="python scripts/mutants.py", allow_abbrev=False)
     parser.add_argument("words", nargs="*", help="of a fault's file or name; all faults without")
     parser.add_argument("--minutes", type=float, default=None, help="after which no fault is begun; all are without")
     given = parser.parse_args(args)

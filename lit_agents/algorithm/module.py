@@ -61,6 +61,9 @@ class AgentModule(LightningModule):
     demonstrated: ClassVar[bool] = False
     """Learns from an expert's episodes, collected once, instead of its own."""
 
+    refuses: ClassVar[tuple[str, ...]] = ()
+    """Settings of this base class that the algorithm refuses; a change to it on the command line leaves them out."""
+
     def __init__(
         self,
         policy: CausalLMPolicy,

@@ -16,6 +16,7 @@ class SFT(AgentModule):
 
     demonstrated = True
     skips_zero_advantage = False
+    refuses = ("kl", "importance_cap")
 
     def credit(self, experience: Experience) -> tuple[Tensor, Tensor]:
         """Every demonstrated token counts the same."""

@@ -70,7 +70,7 @@ def _text(cell: Cell) -> str:
 
 def main(args: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m lit_agents.report", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lit_agents.report", allow_abbrev=False, description=__doc__)
     parser.add_argument("paths", nargs="+", type=Path, metavar="STUDY_OR_RUN", help="folders")
     parser.add_argument("--output", type=Path, help="folder of the report")
     given = parser.parse_args(args)

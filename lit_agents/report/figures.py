@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lit_agents.evaluation.bootstrap import success
 from lit_agents.report.front import front
 from lit_agents.report.material import Material, Setting
 from lit_agents.study.records import Record
+from lit_agents.yaml_text import read_yaml
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#7A7A7A", "#8B4513")
 """To be told apart by the colour-blind (after Okabe and Ito), on light and on dark."""
@@ -81,7 +80,7 @@ def curve(record: Record, column: str) -> list[Point]:
     path = record.folder / "metrics.csv"
     if not path.is_file():
         return []
-    budget = (yaml.safe_load((record.folder / "config.yaml").read_text(encoding="utf-8")) or {}).get("budget")
+    budget = (read_yaml((record.folder / "config.yaml").read_text(encoding="utf-8")) or {}).get("budget")
     prices = budget["prices"] if budget and budget["prices"]["episode"] else None  # games may be what is paid for
     price = prices["episode"] if prices else 1.0
     spent = prices["demonstration"] * record.ledger["demonstrations"] if prices else 0.0

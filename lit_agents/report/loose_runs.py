@@ -14,6 +14,7 @@ import yaml
 from lit_agents.errors import BadInput
 from lit_agents.study.overlay import leaves
 from lit_agents.study.records import Record
+from lit_agents.yaml_text import read_yaml
 
 LONGEST = 100
 """Characters of a label that says in what settings differ; runs that differ in more are told apart by their names."""
@@ -48,7 +49,7 @@ def grouped(folders: Sequence[Path]) -> tuple[dict[str, tuple[Record, ...]], lis
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        return dict(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+        return dict(read_yaml((folder / "config.yaml").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise BadInput(str(folder / "config.yaml"), f"it cannot be read ({error}).", "Leave the run out.") from error
 

@@ -12,6 +12,7 @@ import yaml
 
 from lit_agents.errors import BadInput
 from lit_agents.study.overlay import Settings, placed
+from lit_agents.yaml_text import read_yaml
 
 Level = str | int | float | bool | None
 
@@ -111,8 +112,8 @@ def read_settings(path: str) -> dict[str, Any]:
         BadInput: it is not there, or holds no settings.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        content = read_yaml(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = f"it cannot be read ({' '.join(str(error).split())[:300]})."
         raise BadInput(path, reason, "Name a YAML file; paths begin where the command is called.") from error
     if not isinstance(content, Mapping):

@@ -26,6 +26,7 @@ from lit_agents.study.overlay import Overlay, disagreements, merged
 from lit_agents.study.room import Room
 from lit_agents.study.supervised import shared_stage, stage_digest, start_of
 from lit_agents.whole_files import write_whole
+from lit_agents.yaml_text import read_yaml, write_yaml
 
 LAUNCH = """
 import runpy, sys
@@ -108,7 +109,7 @@ class Runs:
         with (
             self._parsing
         ):  # as a text: beside a file the parser changes this process's working folder, for all threads
-            found = self._resolve(["--config", yaml.safe_dump(dict(config), sort_keys=False)])
+            found = self._resolve(["--config", write_yaml(dict(config))])
         if wrong := disagreements(config, found.config):
             reason = f"a run would not have what is proposed: {'; '.join(wrong)}."
             raise BadInput("settings and factors", reason, "Write values as a run's config.yaml has them.")
@@ -152,7 +153,7 @@ class Runs:
                 with self._room.place():
                     self._run(folder, config, watch)
             try:
-                return dict(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+                return dict(read_yaml((folder / "config.yaml").read_text(encoding="utf-8")))
             except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
                 raise RunFailed(f"{folder}/config.yaml cannot be read ({error})") from error
 
@@ -177,7 +178,7 @@ class Runs:
 
     def _arguments(self, config: Overlay) -> list[str]:
         """One file that holds all of it: what several files come to would depend on the parser."""
-        text = yaml.safe_dump(dict(config), sort_keys=False)
+        text = write_yaml(dict(config))
         path = self._home / "settings" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.is_file():

@@ -73,7 +73,7 @@ def test_an_unknown_key_is_named_by_its_whole_path(refused, yaml, path):
         ("model: {init_args: {dual_clip: big}}", "model.init_args.dual_clip: Expected float"),
         ("data: {environment: {class_path: lit_agents.reward.outcome.Outcome}}", "data.environment: "),
         ("model: {class_path: lit_agents.algorithm.grpo.GRPOO}", "model: module 'lit_agents.algorithm.grpo' has no"),
-        ("data: [", "configuration: Problems parsing config"),
+        ("data: [", "--config bad.yaml: it cannot be read"),
     ],
 )
 def test_a_wrong_type_is_named_with_its_value(refused, yaml, path):
