@@ -26,12 +26,13 @@ from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.whole_steps import refuse_accumulation, refuse_skipped
 from lit_agents.callbacks.early_warning import Watch
 from lit_agents.command_line import files_first
-from lit_agents.errors import BadInput, printable
+from lit_agents.errors import BadInput, printable, refuse_seed
 from lit_agents.refusal import refusal, wrapped
 from lit_agents.rollout.budget import Budget
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.elsewhere import Elsewhere
 from lit_agents.run_folder import is_first
+from lit_agents.trainer_settings import refuse_callbacks, refuse_settings
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 INTERRUPTED = 130
@@ -136,14 +137,17 @@ class AgentCLI(LightningCLI):
             }
         )
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Into ``self.config``; the seed is looked at before anything is seeded."""
+        self.config = parser.parse_args(args)
+        refuse_seed("seed_everything", int(self.config["seed_everything"]))
+
     def instantiate_classes(self) -> None:
         """Everything but the Trainer; no model is loaded by it."""
         try:
             self.config_init = self.parser.instantiate_classes(self.config)
         except ValueError as error:
-            if meant := wrapped(error):
-                raise meant from error
-            raise
+            raise wrapped(error) or refusal(str(error), self.command) from error
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
 
@@ -176,6 +180,9 @@ class AgentCLI(LightningCLI):
         Raises:
             BadInput: trainer settings that cannot work, long before a Trainer is needed.
         """
+        settings = self.value("trainer").as_dict()
+        refuse_settings(settings)
+        refuse_callbacks(_listed(settings["callbacks"]), bool(self.value("sft")), bool(settings["logger"]))
         try:
             trainer = self.trainer_for([], logger=False)
         except (MisconfigurationException, ValueError, TypeError, ImportError) as error:

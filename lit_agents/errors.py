@@ -36,6 +36,27 @@ def refuse_outside(where: str, **limits: tuple[float | None, float | None]) -> N
             raise BadInput(f"{where}.{name}", f"{value} is not {range_}.", "Set it to a number that is.")
 
 
+def refuse_seed(where: str, seed: int) -> None:
+    """Refuse a seed that NumPy does not take.
+
+    Raises:
+        BadInput: it is negative or too large.
+    """
+    if not 0 <= seed < 2**32:
+        raise BadInput(where, f"{seed} is not from 0 to {2**32 - 1}.", "Choose a seed that is.")
+
+
+def refuse_name(where: str, name: str) -> None:
+    """Refuse what cannot be the name of a folder.
+
+    Raises:
+        BadInput: it is empty, has a slash, or leads elsewhere.
+    """
+    if not name.strip() or "/" in name or "\0" in name or name in (".", ".."):
+        reason = f"{name!r} cannot be the name of a folder."
+        raise BadInput(where, reason, "Choose one without a slash; --run or --folder says where it lies.")
+
+
 def printable(text: str) -> str:
     """Text from outside on one line: white space is single spaces, and what is no character to be seen is escaped."""
     line = " ".join(text.split())

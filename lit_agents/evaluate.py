@@ -29,6 +29,7 @@ from lit_agents.evaluation.paired import compare
 from lit_agents.evaluation.report import print_table
 from lit_agents.evaluation.result import Conditions, Result, differences
 from lit_agents.evaluation.samples import name_of
+from lit_agents.reward.checked import worth
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.players import ExpertPlayer, Player, PolicyPlayer, RandomPlayer, has_no_player
 from lit_agents.types import Episode, TurnRewards
@@ -64,7 +65,7 @@ def measure(
     how = (data.evaluation, data.seed, data.on_progress, samples, data.schedule.retries)
     episodes = data.open(module.policy).evaluate(tasks, player, *how)
     data.engine.rest()
-    rewards = [data.reward(e) for e in episodes if not e.stop.is_failure]
+    rewards = [worth(data.reward, e) for e in episodes if not e.stop.is_failure]
     return Result.of(episodes, rewards, conditions_of(data, split)), episodes, rewards
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from lit_agents.whole_files import made_folder
+
 
 def cache_folder(name: str) -> Path:
-    """``$LIT_AGENTS_CACHE/name``, by default ``~/.cache/lit_agents/name``; made if absent."""
+    """``$LIT_AGENTS_CACHE/name``, by default ``~/.cache/lit_agents/name``; made if absent.
+
+    Raises:
+        BadInput: it cannot be made.
+    """
     root = os.environ.get("LIT_AGENTS_CACHE") or Path.home() / ".cache" / "lit_agents"
-    folder = Path(root).expanduser() / name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return made_folder("LIT_AGENTS_CACHE", Path(root).expanduser() / name)

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
+from lit_agents.algorithm.credit_check import check_credit
 from lit_agents.cli import AgentCLI, SupervisedStage
-from lit_agents.errors import BadInput
+from lit_agents.errors import BadInput, refuse_name
 from lit_agents.rollout.budget import Budget, Plan
+from lit_agents.trainer_settings import refuse_optimizer
 
 TAKEN = ("test", "validation", "sft", "rl")
 
@@ -38,8 +40,14 @@ def planned(cli: AgentCLI) -> RunPlan:
         BadInput: by the name of the file or flag.
     """
     data, module, sft, budget = cli.datamodule, cli.model, cli.value("sft"), cli.value("budget")
+    refuse_name("--name", cli.value("name"))
     device, processes = cli.machine()
     data.schedule.check(module.compares_group, processes, data.limits.context)
+    check_credit(module)
+    critic = getattr(module, "critic_lr", None) if module.has_critic else None
+    refuse_optimizer("model.optimizer", module.optimizer, module.policy.lora is None, critic, device)
+    if sft:
+        refuse_optimizer("sft.optimizer", sft.optimizer, module.policy.lora is None, None, device)
     steps, each = cli.value("trainer").max_steps, data.schedule.steps_per_iteration
     if steps > 0 and steps % each:
         reason = f"{steps} steps are no whole iterations of {each}: of the last one a part would not be trained on."

@@ -15,7 +15,7 @@ _PIECES = re.compile(
             r"class_path '(?P<kind>[^']+)'",
             r"Group '(?P<group>[^']*)' does not accept option '(?P<member>[^']*)'",
             r"Option '(?P<option>[^']*)' is not accepted",
-            r"^[Uu]nrecognized arguments: (?P<flag>\S+)",
+            r"^[Uu]nrecognized arguments: (?P<flag>[^\s=]+)",
         )
     )
 )

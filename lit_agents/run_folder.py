@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -224,7 +225,7 @@ def _holds_nothing(folder: Path, chosen: str | None) -> bool:
 
 
 def _numbered(name: str) -> dict[int, Path]:
-    found = {p.name.removeprefix(f"{name}-"): p for p in RUNS.glob(f"{name}-*")}
+    found = {p.name.removeprefix(f"{name}-"): p for p in RUNS.glob(f"{glob.escape(name)}-*")}
     return {int(number): p for number, p in found.items() if number.isdigit()}
 
 

@@ -6,6 +6,8 @@ from tests.fault import Fault
 
 COMMANDS = ("tests/integration/test_command_line.py", "-k", "not abbreviation")
 ABBREVIATED = ("tests/integration/test_command_line.py", "-k", "abbreviation")
+CONTRACTS = ("tests/integration/test_contracts.py",)
+REFUSED = ("tests/integration/test_errors.py", "-k", "cannot_work or callbacks")
 
 COMMAND_FAULTS = [
     Fault("keep the knobs of another algorithm", "command_line.py",
@@ -19,4 +21,26 @@ COMMAND_FAULTS = [
     Fault("read 1e-3 as text", "yaml_text.py", "found.setdefault(first, []).append((_FLOAT, _NUMBER))", "pass", COMMANDS),
     Fault("take abbreviations for settings", "cli.py",
           'super().__init__(*args, **{"allow_abbrev": False, **kwargs})', "super().__init__(*args, **kwargs)", ABBREVIATED),
+    Fault("believe whatever a reward returns", "reward/checked.py",
+          "if not isinstance(found, TurnRewards):", "if found is None:", CONTRACTS),
+    Fault("believe that a reward has a number for each turn", "reward/checked.py",
+          "if len(values) != turns:", "if len(values) > turns:", CONTRACTS),
+    Fault("ask no reward before models are loaded", "rollout/datamodule.py",
+          "check_reward(self.reward, tasks[0])", "pass", CONTRACTS),
+    Fault("spread an episode's credit over tokens in silence", "algorithm/credit_check.py",
+          "if shapes != [(2, 3), (2, 3)]:", "if not shapes:", CONTRACTS),
+    Fault("begin without validation tasks", "rollout/datamodule.py", "            if not tasks:", "            if tasks is None:",
+          CONTRACTS),
+    Fault("load a quantised model", "policy/loading.py",
+          'if (quantised := getattr(config, "quantization_config", None)) is not None:', "if (quantised := None):", CONTRACTS),
+    Fault("take the name of a run for a pattern", "run_folder.py", "glob.escape(name)", "str(name)", CONTRACTS),
+    Fault("name a report of several runs after the first one", "report/__main__.py",
+          "return Path(os.path.commonpath(whole)).name or whole[0].name", "return whole[0].name", CONTRACTS),
+    Fault("average the weights that sample", "trainer_settings.py",
+          "if isinstance(callback, AVERAGES):", "if callback is None:", REFUSED),
+    Fault("take any optimizer until it is needed", "trainer_settings.py", "made.step(lambda: 0.0)", "assert made", REFUSED),
+    Fault("validate within an iteration", "trainer_settings.py",
+          "if every is None or every < 1:", "if every is None:", REFUSED),
+    Fault("seed with any number", "errors.py", "if not 0 <= seed < 2**32:", "if seed is None:", REFUSED),
+    Fault("train adapters of no layer", "policy/lora.py", "if not self.targets:", "if self.targets is None:", REFUSED),
 ]  # fmt: skip

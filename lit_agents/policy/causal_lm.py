@@ -16,7 +16,7 @@ from lit_agents.errors import BadInput
 from lit_agents.policy.attention import Attend, tree_attention
 from lit_agents.policy.chat import ChatFormat
 from lit_agents.policy.lm_head import scored
-from lit_agents.policy.loading import kv_heads, load_model, read, shapes_of, window
+from lit_agents.policy.loading import config_of, kv_heads, load_model, read, shapes_of, window
 from lit_agents.policy.lora import LoRA, add_adapters
 from lit_agents.policy.packed import pack_frozen
 from lit_agents.policy.weights import PACKAGED, find_weights, weights_hash
@@ -87,6 +87,7 @@ class CausalLMPolicy(nn.Module):
         """How messages become tokens. Loads the tokenizer alone."""
         from transformers import AutoTokenizer
 
+        config_of(self.folder, self.weights)  # a model that cannot be trained is refused before its weights are read
         tokenizer = read(self.weights, lambda: AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False))
         return ChatFormat.from_tokenizer(tokenizer, self.system, self.thinking)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lit_agents.errors import BadInput
 
@@ -139,10 +139,16 @@ def _render(tokenizer: PreTrainedTokenizerBase, where: str, system: str | None, 
     messages.append({"role": "user", "content": _PLACEHOLDER.format("user")})
     if not tokenizer.chat_template:
         raise BadInput(where, "its tokenizer has no chat template.", "Choose an instruct model, not a base model.")
-    # a template that knows no enable_thinking does not look at it
-    return str(
-        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)
-    )
+    from jinja2 import TemplateError
+
+    how: Any = {"tokenize": False, "add_generation_prompt": True}
+    try:  # a template that knows no enable_thinking does not look at it
+        return str(tokenizer.apply_chat_template(messages, enable_thinking=thinking, **how))
+    except (TemplateError, TypeError, ValueError, KeyError) as error:
+        reason = f"its chat template cannot be rendered ({type(error).__name__}: {error})."
+        way_out = "Mend chat_template.jinja beside the weights"
+        way_out += ", or leave system unset, if it is that which it refuses." if system is not None else "."
+        raise BadInput(where, reason, way_out) from error
 
 
 def _probe(tokenizer: PreTrainedTokenizerBase, where: str, system: str | None, thinking: bool) -> tuple[str, str]:

@@ -66,6 +66,10 @@ def config_of(folder: Path, name: str) -> Any:
     from transformers import AutoConfig
 
     config: Any = read(name, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    if (quantised := getattr(config, "quantization_config", None)) is not None:
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else None
+        reason = f"its weights are quantised ({method or 'by a method it does not name'}), which cannot be trained."
+        raise BadInput(name, reason, "Choose the same model in bfloat16 or float32.")
     for part in (config, config.get_text_config()):
         for key, value in list(vars(part).items()):
             if "drop" in key and isinstance(value, float):

@@ -32,6 +32,12 @@ class LoRA:
         if self.rank < 1:
             reason = "an adapter needs a rank of at least 1."
             raise BadInput(f"policy.lora.rank={self.rank}", reason, "Set it to 8 or 16.")
+        if self.alpha < 1:
+            reason = "an adapter that is multiplied by 0 or less does not learn what it is taught."
+            raise BadInput(f"policy.lora.alpha={self.alpha}", reason, "Set it to twice the rank.")
+        if not self.targets:
+            reason = "no linear layer would have an adapter, so nothing would be trained."
+            raise BadInput("policy.lora.targets", reason, "Leave it out for all, or name some, e.g. [q_proj, v_proj].")
         if self.last_layers is not None and self.last_layers < 1:
             reason = "no layer would have an adapter."
             raise BadInput(f"policy.lora.last_layers={self.last_layers}", reason, "Set it to null for all layers.")

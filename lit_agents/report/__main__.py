@@ -7,6 +7,8 @@ Nothing is played; everything is in the folders.
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,18 +29,28 @@ def report(paths: Sequence[Path], folder: Path | None = None) -> Path:
     """Write it and show its first tables; the page's path.
 
     Args:
-        folder: by default ``report`` in the folder of a study, or ``reports/<first run>``.
+        folder: by default ``report`` in the folder of a study, or ``reports/`` and `name_for` the folders.
 
     Raises:
         BadInput: a folder is neither study nor run, or there is no finished run in any.
     """
     materials = read(paths)
     alone = paths[0] if len(paths) == 1 and (paths[0] / TRIALS).is_file() else None
-    target = folder or (alone / REPORT if alone else REPORTS / paths[0].resolve().name)
+    target = folder or (alone / REPORT if alone else REPORTS / name_for(paths))
     for part in write(materials, target):
         _show(part)
     Console().print(f"report: {target / PAGE}", highlight=False, markup=False, soft_wrap=True)
     return target / PAGE
+
+
+def name_for(paths: Sequence[Path]) -> str:
+    """What a report is called: the folder's name, what runs that are numbered have in common, or the folder they lie in."""
+    whole = [path.resolve() for path in paths]
+    names = {re.sub(r"-\d+$", "", path.name) for path in whole}
+    if len(names) > 1 or (len(whole) > 1 and all(name.isdigit() for name in names)):
+        return Path(os.path.commonpath(whole)).name or whole[0].name
+    only = whole[0].name if len(whole) == 1 else names.pop()
+    return f"{whole[0].parent.name}-{only}" if only.isdigit() else only
 
 
 def _show(part: Part) -> None:

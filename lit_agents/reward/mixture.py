@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lit_agents.errors import BadInput
 from lit_agents.reward.base import Reward
+from lit_agents.reward.checked import worth
 from lit_agents.types import Episode, Task, TurnRewards
 
 
@@ -49,7 +50,7 @@ class Mixture(Reward):
         """One named part per reward, weighted; ``name/part`` where a reward has several parts itself."""
         columns: dict[str, list[float]] = {}
         for part in self.parts:
-            inner = part.reward(episode).parts
+            inner = worth(part.reward, episode).parts
             for key, values in inner.items():
                 name = part.title if len(inner) == 1 else f"{part.title}/{key}"
                 columns[name] = [part.weight * value for value in values]

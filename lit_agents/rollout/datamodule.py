@@ -25,6 +25,7 @@ from lit_agents.policy.engine.base import Engine
 from lit_agents.policy.engine.transformers import TransformersEngine
 from lit_agents.policy.sampling import Sampling
 from lit_agents.reward.base import Reward
+from lit_agents.reward.checked import check_reward, worth
 from lit_agents.reward.outcome import Outcome
 from lit_agents.rollout.batch import batches
 from lit_agents.rollout.budget import Budget, Plan
@@ -172,6 +173,13 @@ class RolloutDataModule(LightningDataModule):
             reason = f"{len(shared)} of its tasks would be demonstrated too, e.g. {min(shared)}."
             raise BadInput("data.train_tasks", reason, "Lower it or sft.demonstrations, or take a larger set of tasks.")
         for name, tasks in found.items():
+            if not tasks:
+                reason = f"the environment has no task of {self.tasks} for the split {name}."
+                raise BadInput(
+                    "data.environment", reason, "Let its tasks() serve that split, or use another environment."
+                )
+            check_reward(self.reward, tasks[0])
+        for name, tasks in found.items():
             self.stage.check(tasks, longest, demonstrated=name == "sft")
 
     def open(self, policy: CausalLMPolicy) -> Stage:
@@ -275,7 +283,7 @@ class RolloutDataModule(LightningDataModule):
             episodes = self.stage.evaluate(tasks, player, *how, retries=retries)
             self.engine.rest()
         sound = [e for e in episodes if not e.stop.is_failure]
-        yield episodes, [self.reward(e) for e in sound]
+        yield episodes, [worth(self.reward, e) for e in sound]
 
 
 class _Sized(IterableDataset[Any]):

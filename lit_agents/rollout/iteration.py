@@ -17,6 +17,7 @@ from lit_agents.algorithm.module import AgentModule
 from lit_agents.errors import BadInput
 from lit_agents.policy.sampling import stream
 from lit_agents.reward.base import Reward
+from lit_agents.reward.checked import worth as worth_of
 from lit_agents.rollout.batch import Credited, columns_of, packed
 from lit_agents.rollout.collector import Job
 from lit_agents.rollout.ranks import from_all_ranks
@@ -128,7 +129,7 @@ class Recruiter:
             played = found.groups_played + len(tasks)
             found = replace(found, failures=found.failures + failures, groups_played=played)
             for group in self._groups(tasks, attempts):
-                worth = tuple(map(self.reward, group.episodes))
+                worth = tuple(worth_of(self.reward, episode) for episode in group.episodes)
                 lost = self.demonstrated and not all(episode.won for episode in group.episodes)
                 if lost or len(group.episodes) < (2 if self.compares else 1):
                     found = replace(_put_aside(found, group, worth), groups_dropped=found.groups_dropped + 1)

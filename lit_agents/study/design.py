@@ -14,7 +14,7 @@ from typing import Any
 
 import optuna
 
-from lit_agents.errors import BadInput
+from lit_agents.errors import BadInput, refuse_name, refuse_seed
 from lit_agents.study.factors import Factor, Level, label_of, read_settings
 from lit_agents.study.overlay import Settings, disagreements, found, merged
 from lit_agents.study.paper import Paper
@@ -68,6 +68,9 @@ class Study:
         """Refuse what cannot be."""
         if not self.factors or not self.seeds or not self.objectives or not self.base:
             raise BadInput("study", "it needs base, factors, seeds and objectives.", "See sweeps/ for examples.")
+        refuse_name("name", self.name)
+        for seed in self.seeds:
+            refuse_seed("seeds", seed)
         if len(set(self.seeds)) < len(self.seeds):
             raise BadInput("seeds", "one is named twice.", "Name each once.")
         ranges = [name for name, factor in self.factors.items() if factor.choices is None]

@@ -43,6 +43,13 @@ class FlakyEcho(EchoWorld):
         raise RuntimeError("the lights went out")
 
 
+class NoValidation(EchoWorld):
+    """Has no task to choose a checkpoint on."""
+
+    def tasks(self, spec: str, split: str, count: int) -> list[Task]:
+        return [] if split == "validation" else super().tasks(spec, split, count)
+
+
 class Dark(EchoWorld):
     """From the first action in training on, no episode of a split begins any more, until somebody has mended it.
 

@@ -17,7 +17,8 @@ from lit_agents import fit as fit_command
 from lit_agents.algorithm.checkpoint import AtomicCheckpoints
 from lit_agents.cli import out_of_space
 from lit_agents.errors import BadInput
-from lit_agents.fit import fit
+from lit_agents.fit import FitCLI, fit
+from lit_agents.planning import planned
 from lit_agents.policy import weights as weights_module
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.run_folder import RunFolder
@@ -135,12 +136,71 @@ def test_a_group_of_one_has_no_baseline(refused, algorithm):
         (("--model", "lit_agents.algorithm.reinforce_pp.ReinforcePP", "--model.gamma", "1.5"), "model.gamma"),
         (("--model", "lit_agents.algorithm.ppo.PPO", "--model.value_clip", "-0.5"), "model.value_clip"),
         (("--model.policy.init_args.lora", "{last_layers: 0}"), "policy.lora.last_layers=0"),
+        (("--model.policy.init_args.lora", "{targets: []}"), "policy.lora.targets"),
+        (("--model.policy.init_args.lora", "{alpha: 0}"), "policy.lora.alpha=0"),
+        (("--trainer.check_val_every_n_epoch", "0"), "trainer.check_val_every_n_epoch"),
+        (("--trainer.check_val_every_n_epoch", "-1"), "trainer.check_val_every_n_epoch"),
+        (("--trainer.check_val_every_n_epoch", "null"), "trainer.check_val_every_n_epoch"),
+        (("--trainer.val_check_interval", "2"), "trainer.val_check_interval"),
+        (("--trainer.val_check_interval", "0"), "trainer.val_check_interval"),
+        (("--trainer.limit_val_batches", "0"), "trainer.limit_val_batches"),
+        (("--trainer.limit_val_batches", "0.5"), "trainer.limit_val_batches"),
+        (("--trainer.enable_checkpointing", "false"), "trainer.enable_checkpointing"),
+        (("--trainer.gradient_clip_val", "-1"), "trainer.gradient_clip_val"),
+        (("--seed_everything", "-1"), "seed_everything"),
+        (("--seed_everything", "4294967296"), "seed_everything"),
+        (("--model.optimizer", "torch.optim.Muon"), "model.optimizer"),
+        (("--model.optimizer", "torch.optim.SparseAdam"), "model.optimizer"),
+        (("--model.optimizer.init_args.lr", "-1"), "model.optimizer"),
+        (("--sft.optimizer", "torch.optim.Muon"), "sft.optimizer"),
+        (("--model", "lit_agents.algorithm.ppo.PPO", "--model.critic_lr", "-1"), "model.critic_lr"),
+        (("--name", "a/b"), "--name"),
+        (("--name", ".."), "--name"),
         (("--model.policy.init_args.lora", "{rank: 0}"), "policy.lora.rank=0"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(refused, args, name):
     assert refused(*args).startswith(f"error: {name}")
     assert not Path("runs").exists()
+
+
+CALLBACKS = "lightning.pytorch.callbacks."
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("EMAWeightAveraging", ()),
+        ("WeightAveraging", ()),
+        ("StochasticWeightAveraging", ("swa_lrs=0.1",)),
+        ("ModelPruning", ("pruning_fn=l1_unstructured",)),
+        ("BackboneFinetuning", ()),
+        ("BatchSizeFinder", ()),
+        ("LearningRateFinder", ()),
+        ("LearningRateMonitor", ()),
+        ("EarlyStopping", ("monitor=nothing",)),
+        ("EarlyStopping", ("monitor=validation/success",)),
+        ("ModelCheckpoint", ("monitor=validation/success",)),
+    ],
+)
+def test_callbacks_that_would_change_the_weights_or_end_the_run_are_refused(refused, name, settings):
+    args = [f"--trainer.callbacks+={CALLBACKS}{name}", *(f"--trainer.callbacks.{setting}" for setting in settings)]
+    assert refused(*args).startswith(f"error: trainer.callbacks: {name} ")
+    assert not Path("runs").exists()
+
+
+def test_callbacks_whose_number_is_there_in_every_stage_are_taken(toy):
+    watched = {"monitor": "train/loss"}, {"monitor": "validation/success", "strict": False}
+    for settings in watched:
+        listed = [{"class_path": f"{CALLBACKS}EarlyStopping", "init_args": settings}]
+        planned(FitCLI(["--config", toy, "--trainer.callbacks", json.dumps(listed)]))
+    alone = [f"--trainer.callbacks+={CALLBACKS}EarlyStopping", "--trainer.callbacks.monitor=validation/success"]
+    planned(FitCLI(["--config", toy, *alone, "--sft", "null"]))
+
+
+def test_muon_trains_adapters_which_are_matrices(toy):
+    lora = ("--model.policy.init_args.lora", "{rank: 4}", "--sft", "null")
+    planned(FitCLI(["--config", toy, *lora, "--model.optimizer", "torch.optim.Muon"]))
 
 
 def test_strategies_that_split_the_weights_are_refused(refused, monkeypatch):
