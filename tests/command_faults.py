@@ -6,7 +6,9 @@ from tests.fault import Fault
 
 COMMANDS = ("tests/integration/test_command_line.py", "-k", "not abbreviation")
 ABBREVIATED = ("tests/integration/test_command_line.py", "-k", "abbreviation")
-CONTRACTS = ("tests/integration/test_contracts.py",)
+CONTRACTS = ("tests/integration/test_contracts.py", "-k")
+REWARDS, CREDIT = (*CONTRACTS, "reward or real_episode"), (*CONTRACTS, "credit")
+WORLD, MODEL, NAMES = (*CONTRACTS, "validation_tasks"), (*CONTRACTS, "quantised"), (*CONTRACTS, "any_name or report")
 REFUSED = ("tests/integration/test_errors.py", "-k", "cannot_work or callbacks")
 
 COMMAND_FAULTS = [
@@ -22,20 +24,20 @@ COMMAND_FAULTS = [
     Fault("take abbreviations for settings", "cli.py",
           'super().__init__(*args, **{"allow_abbrev": False, **kwargs})', "super().__init__(*args, **kwargs)", ABBREVIATED),
     Fault("believe whatever a reward returns", "reward/checked.py",
-          "if not isinstance(found, TurnRewards):", "if found is None:", CONTRACTS),
+          "if not isinstance(found, TurnRewards):", "if found is None:", REWARDS),
     Fault("believe that a reward has a number for each turn", "reward/checked.py",
-          "if len(values) != turns:", "if len(values) > turns:", CONTRACTS),
+          "if len(values) != turns:", "if len(values) > turns:", REWARDS),
     Fault("ask no reward before models are loaded", "rollout/datamodule.py",
-          "check_reward(self.reward, tasks[0])", "pass", CONTRACTS),
+          "check_reward(self.reward, tasks[0])", "pass", REWARDS),
     Fault("spread an episode's credit over tokens in silence", "algorithm/credit_check.py",
-          "if shapes != [(2, 3), (2, 3)]:", "if not shapes:", CONTRACTS),
+          "if shapes != [(2, 3), (2, 3)]:", "if not shapes:", CREDIT),
     Fault("begin without validation tasks", "rollout/datamodule.py", "            if not tasks:", "            if tasks is None:",
-          CONTRACTS),
+          WORLD),
     Fault("load a quantised model", "policy/loading.py",
-          'if (quantised := getattr(config, "quantization_config", None)) is not None:', "if (quantised := None):", CONTRACTS),
-    Fault("take the name of a run for a pattern", "run_folder.py", "glob.escape(name)", "str(name)", CONTRACTS),
+          'if (quantised := getattr(config, "quantization_config", None)) is not None:', "if (quantised := None):", MODEL),
+    Fault("take the name of a run for a pattern", "run_folder.py", "glob.escape(name)", "str(name)", NAMES),
     Fault("name a report of several runs after the first one", "report/__main__.py",
-          "return Path(os.path.commonpath(whole)).name or whole[0].name", "return whole[0].name", CONTRACTS),
+          "return Path(os.path.commonpath(whole)).name or whole[0].name", "return whole[0].name", NAMES),
     Fault("average the weights that sample", "trainer_settings.py",
           "if isinstance(callback, AVERAGES):", "if callback is None:", REFUSED),
     Fault("take any optimizer until it is needed", "trainer_settings.py", "made.step(lambda: 0.0)", "assert made", REFUSED),

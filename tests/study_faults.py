@@ -52,7 +52,7 @@ STUDY_FAULTS = [
     Fault("choose a search's settings by their tests", "report/tables.py",
           "by = material.objectives[0] if material.searched else place", "by = place", TABLES),
     Fault("leave the working folder while other threads are at work in it", "study/runs.py",
-          'self._resolve(["--config", yaml.safe_dump(dict(config), sort_keys=False)])',
+          'self._resolve(["--config", write_yaml(dict(config))])',
           "self._resolve(self._arguments(config))", WORKERS),
     Fault("end a study that has lost a trial as if it were done", "study/search.py",
           "if lost := storage.give_back(trials):", "if (lost := storage.give_back(trials)) and not lost:", WORKERS),
