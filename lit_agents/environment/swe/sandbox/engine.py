@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lit_agents.environment.swe.sandbox.capture import Capture
 from lit_agents.environment.swe.sandbox.exec_stream import GRACE, ExecStream, connected
 from lit_agents.environment.swe.sandbox.images import engine_errors, published, skeleton, work_folder
 from lit_agents.environment.swe.sandbox.janitor import Janitor
+from lit_agents.environment.swe.sandbox.syscalls import profile
 from lit_agents.environment.swe.sandbox.terms import (
     Allowance,
     Ended,
@@ -35,6 +37,8 @@ OWNER = "lit_agents.owner"
 THEN_KILL = '"$@" 2>&1; code=$?; kill -9 -1; cat >/dev/null; exit $code'
 """Run a program, its two outputs as one, so that their order is kept, end all of this user that still runs but this shell, and
 read what input is left: podman would take it for an error that nobody does."""
+PODMAN = "Podman Engine"
+"""What podman's service calls itself."""
 NO_MAILBOXES = {
     "kernel.shmmni": "0",
     "kernel.msgmni": "0",
@@ -104,7 +108,8 @@ class DockerSandbox(Sandbox):
             self._client = self._connected(timeout=60)
             _sweep(self._client)
             image = published(self._client, runtime.image) if runtime.image else skeleton(self._client)
-            self._container = self._client.containers.create(image, **self._options(runtime))
+            with _profile_for(self._client) as given:
+                self._container = self._client.containers.create(image, **self._options(runtime, given))
         self._janitor = Janitor()
         self._janitor.has("container", f"{self.url} {self._container.id}")
         with engine_errors():
@@ -114,7 +119,8 @@ class DockerSandbox(Sandbox):
         self, argv: list[str], variables: Mapping[str, str], stdin: bytes, timeout: float, sink: Capture
     ) -> Ended:
         """One program, and at its end the end of all others."""
-        command = ["sh", "-c", THEN_KILL, "sh", *argv]
+        limits = f"ulimit -c 0; ulimit -f {self.allowance.file_size >> 9}; "
+        command = ["sh", "-c", limits + THEN_KILL, "sh", *argv]
         code, in_time = self._exec(command, variables, stdin, timeout, sink)
         if not in_time or code < SIGNALLED:
             return Ended(code if in_time else KILLED, not in_time)
@@ -172,7 +178,7 @@ class DockerSandbox(Sandbox):
             raise SandboxError("a program ended without an exit code")
         return found["ExitCode"], in_time
 
-    def _options(self, runtime: Runtime) -> dict[str, Any]:
+    def _options(self, runtime: Runtime, seccomp: str) -> dict[str, Any]:
         allowed, shown = self.allowance, list(runtime.shown)
         if not runtime.image:
             shown += ["/usr", *(path for path in READABLE if Path(path).exists())]
@@ -188,16 +194,33 @@ class DockerSandbox(Sandbox):
             "nano_cpus": int(allowed.cpus * 1e9),
             "read_only": True,
             "tmpfs": {
-                WORK: f"size={allowed.file_size},mode=1777,exec",
+                WORK: f"size={allowed.work_size},mode=1777,exec",
                 "/tmp": f"size={TMP_SIZE},mode=1777,exec",
                 **dict.fromkeys(installed_beside(runtime), "ro,size=4k"),
             },
             "cap_drop": ["ALL"],
-            "security_opt": ["no-new-privileges"],
+            "shm_size": TMP_SIZE,
+            "security_opt": ["no-new-privileges", f"seccomp={seccomp}"],
             "sysctls": NO_MAILBOXES,
             "volumes": {folder: {"bind": folder, "mode": "ro"} for folder in shown},
             "labels": self._labels(),
         }
+
+
+@contextmanager
+def _profile_for(client: Any) -> Iterator[str]:
+    """Our profile of system calls as an engine takes it: Docker its text, podman the path of a file beside the engine.
+
+    See containers/podman#27710.
+    """
+    components = client.version().get("Components") or ()
+    if not any(component.get("Name") == PODMAN for component in components):
+        yield profile()
+        return
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        file.write(profile())
+        file.flush()
+        yield file.name
 
 
 def _sweep(client: Any) -> None:
