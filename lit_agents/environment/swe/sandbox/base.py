@@ -40,9 +40,9 @@ KILLED = 137
 """Exit status after SIGKILL."""
 
 
-COPY_OUT = "{{ {tar}; test $? -le 2 && printf copied; }} | head -c {cap}"
-"""Stops where nothing more is wanted; says when the archive is whole."""
-MARKED = b"copied"
+COPY_OUT = "printf begun; {{ {tar}; test $? -le 2 && printf copied; }} | head -c {cap}"
+"""Says that it was started, and that the archive is whole; stops where nothing more is wanted."""
+BEGUN, WHOLE = b"begun", b"copied"
 
 
 class _CopyFailed(SandboxError):
@@ -207,13 +207,16 @@ class Sandbox(ABC):
         tar = f"tar -cf - --ignore-failed-read --exclude=./.git {what} 2>/dev/null"
         ended = self.execute(["sh", "-c", COPY_OUT.format(tar=tar, cap=ARCHIVE_CAP)], self._bare(), b"", timeout, sink)
         written = sink.kept()
+        if not written.startswith(BEGUN):
+            said = written[:500].decode(errors="replace").strip()
+            raise SandboxError(f"the work folder could not be copied out (exit code {ended.code}): {said}")
         if len(written) >= ARCHIVE_CAP:
             raise Unreadable(f"the work folder holds more than the {ARCHIVE_CAP} bytes that are copied out")
         if ended.timed_out:
             raise _CopyFailed(f"the work folder could not be copied out in {timeout:g} seconds")
-        if ended.code or not written.endswith(MARKED):
+        if ended.code or not written.endswith(WHOLE):
             raise _CopyFailed(f"the work folder could not be copied out (exit code {ended.code})")
-        return written.removesuffix(MARKED)
+        return written[len(BEGUN) : -len(WHOLE)]
 
     def _check_another(self) -> None:
         """Open another sandbox like this one and copy nothing out of it.

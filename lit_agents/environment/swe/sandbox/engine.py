@@ -27,6 +27,7 @@ from lit_agents.environment.swe.sandbox.terms import (
     Guarantee,
     Runtime,
     SandboxError,
+    bounds,
     installed_beside,
 )
 from lit_agents.processes import identity, is_gone
@@ -108,8 +109,10 @@ class DockerSandbox(Sandbox):
             self._client = self._connected(timeout=60)
             _sweep(self._client)
             image = published(self._client, runtime.image) if runtime.image else skeleton(self._client)
-            with _profile_for(self._client) as given:
-                self._container = self._client.containers.create(image, **self._options(runtime, given))
+            is_podman = any(part.get("Name") == PODMAN for part in self._client.version().get("Components") or ())
+            with _profile_for(is_podman) as given:
+                options = self._options(runtime, given, is_podman)
+                self._container = self._client.containers.create(image, **options)
         self._janitor = Janitor()
         self._janitor.has("container", f"{self.url} {self._container.id}")
         with engine_errors():
@@ -178,8 +181,9 @@ class DockerSandbox(Sandbox):
             raise SandboxError("a program ended without an exit code")
         return found["ExitCode"], in_time
 
-    def _options(self, runtime: Runtime, seccomp: str) -> dict[str, Any]:
+    def _options(self, runtime: Runtime, seccomp: str, is_podman: bool) -> dict[str, Any]:
         allowed, shown = self.allowance, list(runtime.shown)
+        sizes = {WORK: allowed.work_size, "/tmp": TMP_SIZE, "/dev/shm": TMP_SIZE}
         if not runtime.image:
             shown += ["/usr", *(path for path in READABLE if Path(path).exists())]
         return {
@@ -194,12 +198,14 @@ class DockerSandbox(Sandbox):
             "nano_cpus": int(allowed.cpus * 1e9),
             "read_only": True,
             "tmpfs": {
-                WORK: f"size={allowed.work_size},mode=1777,exec",
-                "/tmp": f"size={TMP_SIZE},mode=1777,exec",
+                # podman refuses to limit the number of files
+                **{
+                    path: f"{f'size={size}' if is_podman else bounds(size)},mode=1777,exec"
+                    for path, size in sizes.items()
+                },
                 **dict.fromkeys(installed_beside(runtime), "ro,size=4k"),
             },
             "cap_drop": ["ALL"],
-            "shm_size": TMP_SIZE,
             "security_opt": ["no-new-privileges", f"seccomp={seccomp}"],
             "sysctls": NO_MAILBOXES,
             "volumes": {folder: {"bind": folder, "mode": "ro"} for folder in shown},
@@ -208,13 +214,12 @@ class DockerSandbox(Sandbox):
 
 
 @contextmanager
-def _profile_for(client: Any) -> Iterator[str]:
+def _profile_for(is_podman: bool) -> Iterator[str]:
     """Our profile of system calls as an engine takes it: Docker its text, podman the path of a file beside the engine.
 
     See containers/podman#27710.
     """
-    components = client.version().get("Components") or ()
-    if not any(component.get("Name") == PODMAN for component in components):
+    if not is_podman:
         yield profile()
         return
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:

@@ -34,6 +34,15 @@ class Unreadable(SandboxError):
     """The work folder cannot be copied out although the sandbox works: that is the fault of whoever filled the folder."""
 
 
+BYTES_PER_FILE = 4096
+"""A folder of limited size holds one file, folder or link for so many of its bytes: empty ones take memory, too."""
+
+
+def bounds(size: int) -> str:
+    """Options of a ``tmpfs`` that holds ``size`` bytes."""
+    return f"size={size},nr_inodes={max(64, size // BYTES_PER_FILE)}"
+
+
 @dataclass(frozen=True)
 class Allowance:
     """What all processes of a sandbox may use.

@@ -13,10 +13,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lit_agents.environment.swe.sandbox.terms import SandboxError
+from lit_agents.environment.swe.sandbox.terms import SandboxError, bounds
 
-BYTES_PER_FILE = 1024
-"""The folder holds one file, folder or link for so many of its bytes, because an empty one takes memory too."""
 PATIENCE = 10.0
 """Seconds for the end of the process."""
 AS_ROOT = shlex.split("unshare --mount --propagation slave")
@@ -37,8 +35,7 @@ class WorkFolder:
     """
 
     def __init__(self, folder: Path, size: int, shown: Sequence[tuple[str, str]] = ()) -> None:
-        options = f"size={size},nr_inodes={max(16, size // BYTES_PER_FILE)},mode=1777,nosuid,nodev"
-        lines = [f"mount -t tmpfs -o {options} tmpfs {shlex.quote(str(folder))}"]
+        lines = [f"mount -t tmpfs -o {bounds(size)},mode=1777,nosuid,nodev tmpfs {shlex.quote(str(folder))}"]
         lines += [shlex.join(["mount", "--bind", source, target]) for source, target in shown]
         lines.append("echo $$; exec cat")  # which waits for the end of its input
         as_root = os.geteuid() == 0
