@@ -95,8 +95,8 @@ and the C library takes ``clone`` then."""
 FAMILIES = (1, 2, 10, 16)
 """Of sockets: UNIX, IPv4, IPv6, netlink."""
 NEWER = 451
-"""Calls from this number on are younger than the table, so a bubble does not have them; the C library does without. A profile knows
-names alone. From ``X32`` on x86_64 has its calls once more, for programs with short addresses."""
+"""Calls from this number on are younger than the table, so a bubble does not have them; the C library does without. A profile
+knows names alone. From ``X32`` on x86_64 has its calls once more, for programs with short addresses."""
 X32 = 0x40000000
 
 LOAD, JUMP_EQUAL, JUMP_AT_LEAST, JUMP_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
