@@ -14,8 +14,8 @@ SYNTAX, EXPERT = ("tests/environment/swe/test_syntax.py",), ("tests/environment/
 
 CHEAT_FAULTS = [
     Fault("show a bubble the host's packages", BUBBLEWRAP, "else installed_beside(self.runtime):", "else ():", OF_BUBBLE),
-    Fault("let a command close the work folder", BUBBLEWRAP, '(self._home / "job").chmod(0o1777)',
-          'os.chown(self._home / "job", NOBODY, NOBODY)', OF_BUBBLE),
+    Fault("let a command close the work folder", f"{HERE}/sandbox/work_folder.py", "mode=1777,nosuid",
+          "mode=1777,uid=65534,nosuid", OF_BUBBLE),
     Fault("show a container the host's packages", ENGINE, "dict.fromkeys(installed_beside(runtime),", "dict.fromkeys((),",
           OF_CONTAINER),
     Fault("leave shared memory to the next episode", ENGINE, '". /tmp /dev/shm"', '". /tmp"', OF_CONTAINER),

@@ -6,6 +6,7 @@ from tests.cheat_faults import CHEAT_FAULTS
 from tests.command_faults import COMMAND_FAULTS
 from tests.fault import Fault as Fault
 from tests.repair_faults import REPAIR_FAULTS
+from tests.sandbox_faults import SANDBOX_FAULTS
 from tests.study_faults import STUDY_FAULTS
 from tests.world_faults import WORLD_FAULTS
 
@@ -380,6 +381,7 @@ FAULTS = [
     *REPAIR_FAULTS,
     *CHEAT_FAULTS,
     *COMMAND_FAULTS,
+    *SANDBOX_FAULTS,
     *STUDY_FAULTS,
     *WORLD_FAULTS,
 ]  # fmt: skip

@@ -64,8 +64,8 @@ REPAIR_FAULTS = [
     ),
     Fault("let what has ended its watcher run on in a container", ENGINE, "code < SIGNALLED", "code != KILLED", CONTAINER),
     Fault("keep what is in the kernel for the next episode", ENGINE, ': NO_MAILBOXES,', ": {},", CONTAINER),
-    Fault("blame a repair whose sandbox is broken", f"{HERE}/sandbox/base.py", "if ended.timed_out or ended.code:",
-          "if ended.timed_out or ended.code > 2:", NOBODY),
+    Fault("blame a repair whose sandbox is broken", f"{HERE}/sandbox/base.py", "if not written.startswith(BEGUN):",
+          "if False:", NOBODY),
     Fault("let a repair that keeps written tests from starting be the engine's fault", f"{HERE}/written_tests.py",
           "for _ in range(2):", "for _ in range(0):", BLAME),
     Fault(

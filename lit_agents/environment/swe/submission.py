@@ -8,7 +8,7 @@ from lit_agents.environment.base import Transition
 from lit_agents.environment.swe.grading import does_something, graded, judged
 from lit_agents.environment.swe.problem import Problem
 from lit_agents.environment.swe.sandbox.base import Sandbox
-from lit_agents.environment.swe.sandbox.terms import TooLarge
+from lit_agents.environment.swe.sandbox.terms import Unreadable
 from lit_agents.environment.swe.tree import Tree, changes, unpacked
 from lit_agents.environment.swe.written_tests import TestWriter, judged_by
 
@@ -27,7 +27,7 @@ def submitted(problem: Problem, before: Tree, sandbox: Sandbox, writer: TestWrit
     passed_before = good / (good + bad)
     try:
         change = changes(before, unpacked(sandbox.get()))
-    except (TooLarge, tarfile.ReadError) as error:  # whoever made the work folder unreadable has repaired nothing
+    except (Unreadable, tarfile.ReadError) as error:  # whoever made the work folder unreadable has repaired nothing
         nothing = {"resolved": False, "passed": 0.0, "repaired": 0.0, "kept": 0.0, "changed": False}
         signals = {**nothing, "passed_before": passed_before, "tests_ended": False}
         return Transition(f"It cannot be read: {error}", 0.0, terminated=True, lost=True, signals=signals)

@@ -16,7 +16,7 @@ from lit_agents.types import Task
 from tests.environment.swe.engines import Engine
 from tests.environment.swe.little import COUNT, little_package, world
 
-SMALL = Allowance(memory=256 << 20, processes=48, cpus=0.5, file_size=32 << 20)
+SMALL = Allowance(memory=256 << 20, processes=48, cpus=0.5, file_size=32 << 20, work_size=64 << 20)
 PYTHON = Runtime(shown=(sys.base_prefix,), path=(f"{sys.base_prefix}/bin",), variables={"GREETING": "from {work}"})
 
 

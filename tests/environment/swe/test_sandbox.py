@@ -355,7 +355,7 @@ def test_nothing_is_left_when_its_owner_ends(sandbox: Sandbox, end: signal.Signa
 
 def test_without_control_groups_a_bubble_promises_less(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("lit_agents.environment.swe.sandbox.bubblewrap._can_limit", lambda: False)
-    with BubblewrapSandbox(Allowance(memory=256 << 20)) as sandbox:
+    with BubblewrapSandbox(Allowance(memory=256 << 20, work_size=64 << 20)) as sandbox:
         if trouble := sandbox.trouble():
             pytest.skip(trouble)
         assert Guarantee.MEMORY_LIMITED not in sandbox.guarantees and Guarantee.NO_NETWORK in sandbox.guarantees

@@ -22,13 +22,15 @@ from lit_agents.environment.swe.sandbox.terms import (
     Guarantee,
     Runtime,
     SandboxError,
-    TooLarge,
+    Unreadable,
 )
 
 ARCHIVE_CAP = 256 << 20
 """Bytes of the largest work folder that is copied out."""
 COPY_TIMEOUT = 60.0
 """Seconds for copying files in or out."""
+CHECK_TIMEOUT = 10.0
+"""Seconds in which a sandbox that works, on a machine that is not overloaded, copies nothing out."""
 WORK = "/testbed"
 """The work folder, as in the images of SWE-Gym; where a sandbox can choose its name."""
 TMP_SIZE = 64 << 20
@@ -36,6 +38,15 @@ READABLE = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime", "/etc/mim
 """Of the host, beside its ``/usr``."""
 KILLED = 137
 """Exit status after SIGKILL."""
+
+
+COPY_OUT = "printf begun; {{ {tar}; test $? -le 2 && printf copied; }} | head -c {cap}"
+"""Says that it was started, and that the archive is whole; stops where nothing more is wanted."""
+BEGUN, WHOLE = b"begun", b"copied"
+
+
+class _CopyFailed(SandboxError):
+    """The work folder was not copied out, and it is not yet known why."""
 
 
 class Sandbox(ABC):
@@ -137,10 +148,22 @@ class Sandbox(ABC):
         Raises:
             SandboxError: that did not work.
         """
-        self.kill()
+        try:
+            self.kill()
+            self.empty()
+        except SandboxError:  # whatever an agent has left, a new one does not have it
+            self.open(self.runtime)
+        self._succeed("tar -xf -", archive, "the work folder could not be set up")
+
+    def empty(self) -> None:
+        """Remove everything an agent can have made.
+
+        Raises:
+            SandboxError: that did not work.
+        """
         own = f'find {self.FOLDERS} -xdev -mindepth 1 -user "$(id -u)"'  # folders of the host may be shown below /tmp
-        emptied = f"{own} -type d ! -perm -700 -exec chmod u+rwx {{}} \\;; {own} -delete"
-        self._succeed(f"{emptied} && tar -xf -", archive, "the work folder could not be set up")
+        script = f"{own} -type d ! -perm -700 -exec chmod u+rwx {{}} \\;; {own} -delete"
+        self._succeed(script, b"", "the work folder could not be emptied")
 
     def put(self, archive: bytes) -> None:
         """Unpack an archive over what is in the work folder.
@@ -153,20 +176,57 @@ class Sandbox(ABC):
     def get(self, paths: Sequence[str] = (".",)) -> bytes:
         """What is at paths in the work folder, by default all of it, as an archive; a repository's history is left out.
 
+        Whatever keeps it from being read (too many bytes, files or folders, names that are too long) is the fault of whoever
+        put it there, as long as another sandbox like this one works at the same time. A failure that the content does not
+        explain has to come twice.
+
         Raises:
-            SandboxError: that did not work.
+            Unreadable: it cannot be copied out because of what is in it.
+            SandboxError: it cannot be copied out because the sandbox, or its machine, does not work.
         """
         self.kill()
-        sink = Capture(ARCHIVE_CAP)
+        reason = ""
+        for _ in range(2):
+            try:
+                return self._copied_out(f"-- {shlex.join(paths)}", COPY_TIMEOUT)
+            except _CopyFailed as error:
+                reason = str(error)
+                self._check_another()
+        raise Unreadable(reason)
+
+    def _copied_out(self, what: str, timeout: float) -> bytes:
+        """What tar writes when it is told so, up to the cap.
+
+        Raises:
+            Unreadable: that is too much.
+            _CopyFailed: tar was started, and did not do it.
+            SandboxError: the sandbox does not even start a program.
+        """
+        sink = Capture(ARCHIVE_CAP + 4000)
         # up to 2: something is not there, or cannot be read; that is told from what the sandbox itself ends with
-        script = f"tar -cf - --ignore-failed-read --exclude=./.git -- {shlex.join(paths)} 2>/dev/null; test $? -le 2"
-        ended = self.execute(["sh", "-c", script], self._bare(), b"", COPY_TIMEOUT, sink)
-        archive = sink.kept()
-        if sink.lost:
-            raise TooLarge(f"the work folder is {sink.lost} bytes too large to be copied out")
-        if ended.timed_out or ended.code:
-            raise SandboxError(f"the work folder could not be copied out (exit code {ended.code})")
-        return archive
+        tar = f"tar -cf - --ignore-failed-read --exclude=./.git {what} 2>/dev/null"
+        ended = self.execute(["sh", "-c", COPY_OUT.format(tar=tar, cap=ARCHIVE_CAP)], self._bare(), b"", timeout, sink)
+        written = sink.kept()
+        if not written.startswith(BEGUN):
+            said = written[:500].decode(errors="replace").strip()
+            raise SandboxError(f"the work folder could not be copied out (exit code {ended.code}): {said}")
+        if len(written) >= ARCHIVE_CAP:
+            raise Unreadable(f"the work folder holds more than the {ARCHIVE_CAP} bytes that are copied out")
+        if ended.timed_out:
+            raise _CopyFailed(f"the work folder could not be copied out in {timeout:g} seconds")
+        if ended.code or not written.endswith(WHOLE):
+            raise _CopyFailed(f"the work folder could not be copied out (exit code {ended.code})")
+        return written[len(BEGUN) : -len(WHOLE)]
+
+    def _check_another(self) -> None:
+        """Open another sandbox like this one and copy nothing out of it.
+
+        Raises:
+            SandboxError: that does not work either, or takes so long that no time limit means anything.
+        """
+        with self.copy() as other:
+            other.open(self.runtime)
+            other._copied_out("--files-from /dev/null", CHECK_TIMEOUT)
 
     def _succeed(self, script: str, stdin: bytes, trouble: str) -> None:
         sink = Capture(4000)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from lit_agents.environment.swe.sandbox.capture import Capture
 from lit_agents.environment.swe.sandbox.exec_stream import GRACE, ExecStream, connected
 from lit_agents.environment.swe.sandbox.images import engine_errors, published, skeleton, work_folder
 from lit_agents.environment.swe.sandbox.janitor import Janitor
+from lit_agents.environment.swe.sandbox.syscalls import profile
 from lit_agents.environment.swe.sandbox.terms import (
     Allowance,
     Ended,
     Guarantee,
     Runtime,
     SandboxError,
+    bounds,
     installed_beside,
 )
 from lit_agents.processes import identity, is_gone
@@ -35,6 +38,8 @@ OWNER = "lit_agents.owner"
 THEN_KILL = '"$@" 2>&1; code=$?; kill -9 -1; cat >/dev/null; exit $code'
 """Run a program, its two outputs as one, so that their order is kept, end all of this user that still runs but this shell, and
 read what input is left: podman would take it for an error that nobody does."""
+PODMAN = "Podman Engine"
+"""What podman's service calls itself."""
 NO_MAILBOXES = {
     "kernel.shmmni": "0",
     "kernel.msgmni": "0",
@@ -104,7 +109,10 @@ class DockerSandbox(Sandbox):
             self._client = self._connected(timeout=60)
             _sweep(self._client)
             image = published(self._client, runtime.image) if runtime.image else skeleton(self._client)
-            self._container = self._client.containers.create(image, **self._options(runtime))
+            is_podman = any(part.get("Name") == PODMAN for part in self._client.version().get("Components") or ())
+            with _profile_for(is_podman) as given:
+                options = self._options(runtime, given, is_podman)
+                self._container = self._client.containers.create(image, **options)
         self._janitor = Janitor()
         self._janitor.has("container", f"{self.url} {self._container.id}")
         with engine_errors():
@@ -114,7 +122,8 @@ class DockerSandbox(Sandbox):
         self, argv: list[str], variables: Mapping[str, str], stdin: bytes, timeout: float, sink: Capture
     ) -> Ended:
         """One program, and at its end the end of all others."""
-        command = ["sh", "-c", THEN_KILL, "sh", *argv]
+        limits = f"ulimit -c 0; ulimit -f {self.allowance.file_size >> 9}; "
+        command = ["sh", "-c", limits + THEN_KILL, "sh", *argv]
         code, in_time = self._exec(command, variables, stdin, timeout, sink)
         if not in_time or code < SIGNALLED:
             return Ended(code if in_time else KILLED, not in_time)
@@ -172,8 +181,9 @@ class DockerSandbox(Sandbox):
             raise SandboxError("a program ended without an exit code")
         return found["ExitCode"], in_time
 
-    def _options(self, runtime: Runtime) -> dict[str, Any]:
+    def _options(self, runtime: Runtime, seccomp: str, is_podman: bool) -> dict[str, Any]:
         allowed, shown = self.allowance, list(runtime.shown)
+        sizes = {WORK: allowed.work_size, "/tmp": TMP_SIZE, "/dev/shm": TMP_SIZE}
         if not runtime.image:
             shown += ["/usr", *(path for path in READABLE if Path(path).exists())]
         return {
@@ -188,16 +198,34 @@ class DockerSandbox(Sandbox):
             "nano_cpus": int(allowed.cpus * 1e9),
             "read_only": True,
             "tmpfs": {
-                WORK: f"size={allowed.file_size},mode=1777,exec",
-                "/tmp": f"size={TMP_SIZE},mode=1777,exec",
+                # podman refuses to limit the number of files
+                **{
+                    path: f"{f'size={size}' if is_podman else bounds(size)},mode=1777,exec"
+                    for path, size in sizes.items()
+                },
                 **dict.fromkeys(installed_beside(runtime), "ro,size=4k"),
             },
             "cap_drop": ["ALL"],
-            "security_opt": ["no-new-privileges"],
+            "security_opt": ["no-new-privileges", f"seccomp={seccomp}"],
             "sysctls": NO_MAILBOXES,
             "volumes": {folder: {"bind": folder, "mode": "ro"} for folder in shown},
             "labels": self._labels(),
         }
+
+
+@contextmanager
+def _profile_for(is_podman: bool) -> Iterator[str]:
+    """Our profile of system calls as an engine takes it: Docker its text, podman the path of a file beside the engine.
+
+    See containers/podman#27710.
+    """
+    if not is_podman:
+        yield profile()
+        return
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        file.write(profile())
+        file.flush()
+        yield file.name
 
 
 def _sweep(client: Any) -> None:

@@ -22,14 +22,25 @@ class Guarantee(Enum):
     PROCESSES_LIMITED = "there are no more processes than are allowed"
     CPU_LIMITED = "all processes together use no more of the processors than is allowed"
     ALL_KILLED = "after a deadline nothing runs on that the command had started"
+    FILES_LIMITED = "the work folder, /tmp and /dev/shm hold no more bytes than is allowed, of all files together"
+    CALLS_REFUSED = "keys, AF_VSOCK, io_uring, userfaultfd, bpf and performance events cannot be used"
 
 
 class SandboxError(RuntimeError):
     """The sandbox itself is broken: the episode cannot go on, and it is nobody's fault but the machinery's."""
 
 
-class TooLarge(SandboxError):
-    """More than can be copied out is in the work folder, which is the fault of who put it there."""
+class Unreadable(SandboxError):
+    """The work folder cannot be copied out although the sandbox works: that is the fault of whoever filled the folder."""
+
+
+BYTES_PER_FILE = 4096
+"""A folder of limited size holds one file, folder or link for so many of its bytes: empty ones take memory, too."""
+
+
+def bounds(size: int) -> str:
+    """Options of a ``tmpfs`` that holds ``size`` bytes."""
+    return f"size={size},nr_inodes={max(64, size // BYTES_PER_FILE)}"
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,9 @@ class Allowance:
         memory: bytes.
         processes: how many at once.
         cpus: processors, e.g. 0.5.
-        file_size: bytes of one file; in a container, of all files in the work folder.
+        file_size: bytes of one file.
+        work_size: bytes of all files in the work folder. It is in memory and counts there too, so it is at most half of it; a
+            `SubprocessSandbox` does not limit it.
         at_once: how many commands run at once on this machine, in all sandboxes of all processes; by default one per core.
             The others wait, and waiting takes nothing of the time they have.
     """
@@ -49,6 +62,7 @@ class Allowance:
     processes: int = 128
     cpus: float = 1.0
     file_size: int = 256 << 20
+    work_size: int = 256 << 20
     at_once: int | None = None
 
     def __post_init__(self) -> None:
@@ -56,6 +70,11 @@ class Allowance:
         for name, value in vars(self).items():
             if value is not None and value <= 0:
                 raise BadInput(f"allowance.{name}", f"{value} is not above 0.", "Give it a positive value.")
+        if self.work_size > self.memory // 2:  # a full work folder would leave no memory for any command
+            reason = (
+                f"{self.work_size} bytes are more than half of the {self.memory} bytes of memory, where the files are."
+            )
+            raise BadInput("allowance.work_size", reason, f"Give at most {self.memory // 2}, or more memory.")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from lit_agents.environment.swe.sandbox.base import KILLED, Sandbox
 from lit_agents.environment.swe.sandbox.capture import Capture, finished, status
@@ -54,6 +55,7 @@ class SubprocessSandbox(Sandbox):
         """A process group of its own, all of which is killed when its first process has ended."""
         if self._janitor is None:
             raise SandboxError("the sandbox is not open")
+        self._restore_folder()
         limits = f"ulimit -v {self.allowance.memory >> 10}; ulimit -c 0; ulimit -f {self.allowance.file_size >> 9}"
         process = subprocess.Popen(
             ["sh", "-c", f'{limits}; exec "$@"', "sh", *argv],
@@ -73,6 +75,14 @@ class SubprocessSandbox(Sandbox):
         in_time = finished(process, stdin, timeout, sink, kill)
         self._janitor.lost("group", str(process.pid))
         return Ended(status(process.returncode) if in_time else KILLED, not in_time)
+
+    def _restore_folder(self) -> None:
+        """A command may have removed, replaced or locked its own work folder."""
+        home = Path(self._home)
+        if home.is_symlink() or not home.is_dir():
+            home.unlink(missing_ok=True)
+            home.mkdir()
+        home.chmod(0o700)
 
     def kill(self) -> None:
         """Its process group ended with its command; what left the group cannot be found."""
