@@ -91,7 +91,9 @@ def _broken(data: bytes, names: list[str]) -> bytes:
         found = list(_functions(parsed(text), names))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return b""
-    if not found or any("xpect" in ast.dump(mark) or "xfail" in ast.dump(mark) for f in found for mark in f.decorator_list):
+    if not found or any(
+        "xpect" in ast.dump(mark) or "xfail" in ast.dump(mark) for f in found for mark in f.decorator_list
+    ):
         return b""
     lines = text.split("\n")
     for function in sorted(found, key=lambda each: -each.lineno):

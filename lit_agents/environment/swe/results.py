@@ -1,9 +1,9 @@
 """What every single test did: a plugin that is handed to pytest in the sandbox, and who reads what it says.
 
-The plugin (`inside.verdicts`) writes one line at pytest's end, marked with a word that is new every time, to the output that there
-was before anything of the repository was imported; so nothing that tests print can be taken for it, and no setting of colours or
-verbosity hides it. `inside.start` keeps the repository off Python's path until pytest has started. What pytest would keep in the
-repository goes into a folder that is thrown away, so that options and settings of pytest's cache still work.
+The plugin (`inside.verdicts`) writes one line at pytest's end, marked with a word that is new every time, to the output that
+there was before anything of the repository was imported; so nothing that tests print can be taken for it, and no setting of
+colours or verbosity hides it. `inside.start` keeps the repository off Python's path until pytest has started. What pytest would
+keep in the repository goes into a folder that is thrown away, so that options and settings of pytest's cache still work.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
-"""Keeps the work folder off the path while Python and pytest start. PYTEST_DONT_REWRITE
+"""Keeps the work folder off the path while Python and pytest start.
 
 It is the ``sitecustomize`` of every Python that the tests' command starts, in a folder that comes first on the path. In pytest's
 process it is a plugin, too: the repository's folders come back when pytest has read the entry points of what is installed, and
 before it imports anything of the repository. Until then nothing in the work folder can be found, whatever it is called: no
-``sitecustomize``, no hook of setuptools, no entry point, no other pytest. Processes that tests start have the variables of before.
+``sitecustomize``, no hook of setuptools, no entry point, no other pytest. Processes that tests start have the variables of
+before.
+
+PYTEST_DONT_REWRITE: it is imported before pytest begins.
 """
 
 from __future__ import annotations
@@ -124,8 +127,8 @@ def begin(module: Any) -> None:
         hidden.show()
         return
     wanted = Wanted(hidden)
-    sys.meta_path.insert(0, hidden)  # type: ignore[arg-type]
-    sys.meta_path.append(wanted)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, hidden)
+    sys.meta_path.append(wanted)
     options = os.environ.get(OPTIONS)
     if NO_CACHE not in command + (options or "") + settings():  # or else the option would be unknown
         os.environ[OPTIONS] = f"{options or ''} -o cache_dir={here}/cache"
@@ -134,8 +137,8 @@ def begin(module: Any) -> None:
         os.unlink(os.path.join(here, name + ".py"))
 
     def pytest_load_initial_conftests() -> None:
-        sys.meta_path.remove(hidden)  # type: ignore[arg-type]
-        sys.meta_path.remove(wanted)  # type: ignore[arg-type]
+        sys.meta_path.remove(hidden)
+        sys.meta_path.remove(wanted)
         hidden.show()
         os.environ.pop(OPTIONS, None)
         os.environ.update({OPTIONS: options} if options else {})

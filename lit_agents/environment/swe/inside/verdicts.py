@@ -1,7 +1,6 @@
-"""Notes what every test did, adds one test that must fail, and looks whether pytest itself is what it was. PYTEST_DONT_REWRITE
+"""Notes what every test did, adds one test that must fail, and looks whether pytest itself is what it was.
 
-All that it knows is in the variables of `begin`, whose functions are hooks of pytest; nothing is in the module. What it calls at
-the end is held from before anything of the repository was imported.
+PYTEST_DONT_REWRITE: it is imported before pytest begins.
 """
 
 from __future__ import annotations
@@ -15,74 +14,86 @@ from time import monotonic
 from types import ModuleType
 from typing import Any
 
-ORDER = ("skipped", "passed", "failed")
 MACHINERY = ("pytest", "_pytest", "pluggy", "unittest")
 EVERY = 0.25
 """Seconds between two looks at the machinery."""
 MOST_NAMED = 20
 
 
-def begin(word: str) -> dict[str, Callable[..., Any]]:
-    """The plugin's hooks.
+class Verdicts:
+    """The plugin's hooks and what they know; what they call is held from before anything of the repository was imported.
 
     Args:
         word: what its line begins with, on the output that there is now.
     """
-    out, process = os.dup(1), os.getpid()
-    write, getpid, quoted, now = os.write, os.getpid, encode_basestring_ascii, monotonic
-    verdicts: dict[str, str] = {}
-    patched: dict[str, str] = {}
-    expected_to_fail: set[str] = set()
-    canary = "test_" + os.urandom(6).hex()
-    state: dict[str, Any] = {"id": "", "looked": 0.0, "before": {}}
 
-    def note(test: str, verdict: str) -> None:
-        verdicts[test] = max(verdicts.get(test, "skipped"), verdict, key=ORDER.index)
+    def __init__(self, word: str) -> None:
+        self._word, self._out, self._process, self._name = word, os.dup(1), os.getpid(), "test_" + os.urandom(6).hex()
+        self._write, self._getpid, self._quoted, self._now = os.write, os.getpid, encode_basestring_ascii, monotonic
+        self._verdicts: dict[str, str] = {}
+        self._rank = {"skipped": 0, "passed": 1, "failed": 2}
+        self._patched: dict[str, str] = {}
+        self._expected_to_fail: set[str] = set()
+        self._before: dict[str, tuple[Any, ...]] = {}
+        self._canary, self._looked = "", 0.0
 
-    def look() -> None:
-        state["looked"] = now()
-        patched.update((name, "") for name in _differing(state["before"], dict(_machinery())))
-
-    def pytest_load_initial_conftests() -> None:  # after pytest's own, and before any conftest.py is imported
-        state["before"] = dict(_machinery())
+    def pytest_load_initial_conftests(self) -> None:
+        """After pytest's own, and before any ``conftest.py`` is imported."""
+        self._before = dict(_machinery())
         gc.freeze()  # so that no search through all objects comes upon this
 
-    def pytest_collection_modifyitems(items: list[Any]) -> Iterator[None]:
-        yield  # whoever orders or deselects has done so
-        expected_to_fail.update(item.nodeid for item in items if item.get_closest_marker("xfail"))
-        added = _failing(items, canary)
+    def pytest_collection_modifyitems(self, items: list[Any]) -> Iterator[None]:
+        """When everybody else has ordered and deselected."""
+        yield
+        self._expected_to_fail.update(item.nodeid for item in items if item.get_closest_marker("xfail"))
+        added = _failing(items, self._name)
         if added is not None:
-            state["id"] = added.nodeid
+            self._canary = added.nodeid
             items.append(added)
 
-    def pytest_collection_finish() -> None:
-        look()
+    pytest_collection_modifyitems.pytest_impl = {"hookwrapper": True}  # type: ignore[attr-defined]  # noqa: RUF012
 
-    def pytest_runtest_logreport(report: Any) -> None:
+    def pytest_collection_finish(self) -> None:
+        """Every module of tests has been imported."""
+        self._look()
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """One part of one test."""
         if report.outcome == "failed":
-            note(report.nodeid, "failed")
+            self._note(report.nodeid, "failed")
         elif report.when == "call" or report.outcome == "skipped":
-            expected = report.outcome == "skipped" and hasattr(report, "wasxfail") and report.nodeid in expected_to_fail
-            note(report.nodeid, "passed" if expected or report.outcome == "passed" else "skipped")
-        if report.when == "teardown" and now() - state["looked"] > EVERY:
-            look()
+            expected = report.outcome == "skipped" and hasattr(report, "wasxfail")
+            expected = expected and report.nodeid in self._expected_to_fail
+            self._note(report.nodeid, "passed" if expected or report.outcome == "passed" else "skipped")
+        if report.when == "teardown" and self._now() - self._looked > EVERY:
+            self._look()
 
-    def pytest_unconfigure() -> None:
-        if getpid() != process:  # a copy of this process that a test has made, and not ended
+    def pytest_unconfigure(self) -> None:
+        """Write the line, unless this is a copy of the process that a test has made and not ended."""
+        if self._getpid() != self._process:
             return
-        look()
-        failing = verdicts.pop(state["id"], "")
-        pairs = ", ".join([quoted(test) + ": " + quoted(verdict) for test, verdict in verdicts.items()])
-        names = ", ".join([quoted(name) for name in list(patched)[:MOST_NAMED]])
-        line = f'\n{word} {{"verdicts": {{{pairs}}}, "canary": {quoted(failing)}, "patched": [{names}]}}\n'
-        data = line.encode("ascii")
+        self._look()
+        quoted, canary = self._quoted, self._verdicts.pop(self._canary, "")
+        verdicts = ", ".join([quoted(test) + ": " + quoted(verdict) for test, verdict in self._verdicts.items()])
+        names = ", ".join([quoted(name) for name in list(self._patched)[:MOST_NAMED]])
+        said = f'{{"verdicts": {{{verdicts}}}, "canary": {quoted(canary)}, "patched": [{names}]}}'
+        data = f"\n{self._word} {said}\n".encode("ascii")
         while data:
-            data = data[write(out, data) :]
+            data = data[self._write(self._out, data) :]
 
-    pytest_collection_modifyitems.pytest_impl = {"hookwrapper": True}  # type: ignore[attr-defined]
-    hooks: list[Any] = [pytest_load_initial_conftests, pytest_collection_modifyitems, pytest_collection_finish]
-    hooks += [pytest_runtest_logreport, pytest_unconfigure]
-    return {hook.__name__: hook for hook in hooks}
+    def _note(self, test: str, verdict: str) -> None:
+        if self._rank[verdict] >= self._rank[self._verdicts.get(test, "skipped")]:
+            self._verdicts[test] = verdict
+
+    def _look(self) -> None:
+        self._looked = self._now()
+        self._patched.update((name, "") for name in _differing(self._before, dict(_machinery())))
+
+
+def begin(word: str) -> dict[str, Callable[..., Any]]:
+    """The hooks, by name; see `Verdicts`."""
+    made = Verdicts(word)
+    return {name: getattr(made, name) for name in vars(Verdicts) if name.startswith("pytest_")}
 
 
 def _failing(items: list[Any], name: str) -> Any:
