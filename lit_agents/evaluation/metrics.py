@@ -13,7 +13,7 @@ from lit_agents.evaluation.samples import rate_interval, tally
 from lit_agents.types import Episode, StopReason, TurnRewards
 
 _REASONS = tuple(StopReason)
-_SUMS = ("won", "return", "turns", "played", "invalid", "unfinished", "action_tokens", "slid")
+_SUMS = ("won", "return", "turns", "played", "invalid", "unfinished", "action_tokens", "slid", "cheated", "judged")
 
 
 class EpisodeMetrics(Metric):
@@ -52,7 +52,8 @@ class EpisodeMetrics(Metric):
 
         ``n`` episodes that are no failure; ``success`` with ``success_low`` and ``success_high`` (see `rate_interval`);
         ``return`` and ``turns`` per episode; ``invalid_rate`` per played action; ``unfinished_rate`` and
-        ``action_tokens`` per action; ``slid`` is the share of episodes of which turns dropped out of sight; ``failures`` and
+        ``action_tokens`` per action; ``slid`` is the share of episodes of which turns dropped out of sight; ``cheated``
+        counts the episodes with that signal, where the environment gives it; ``failures`` and
         ``failure/<type>`` are counts, ``stop/<reason>`` shares of ``n``;
         ``success/<label>=<value>`` comes with ``n/``, ``success_low/`` and ``success_high/`` of the same.
         """
@@ -66,6 +67,8 @@ class EpisodeMetrics(Metric):
         numbers["unfinished_rate"] = _mean(total["unfinished"], total["turns"])
         numbers["action_tokens"] = _mean(total["action_tokens"], total["turns"])
         numbers["slid"] = _mean(total["slid"], n)
+        if total["judged"]:
+            numbers["cheated"] = total["cheated"]
         numbers["failures"] = sum(count for stop, count in stops.items() if stop.is_failure)
         for stop, count in stops.items():
             numbers |= {f"failure/{stop.value}": count} if stop.is_failure else {f"stop/{stop.value}": _mean(count, n)}
@@ -88,7 +91,10 @@ def _row(episode: Episode, reward: TurnRewards) -> list[float]:
     tokens = sum(len(turn.action_ids) for turn in episode.turns)
     unfinished = episode.stop is StopReason.UNFINISHED_ACTION
     slid = any(turn.window_start > 1 for turn in episode.turns)
-    return [episode.won, reward.total, len(episode.turns), len(valid), valid.count(False), unfinished, tokens, slid]
+    cheated = [bool(turn.signals["cheated"]) for turn in episode.turns if "cheated" in turn.signals]
+    turns, invalid = len(episode.turns), valid.count(False)
+    row = [episode.won, reward.total, turns, len(valid), invalid, unfinished, tokens, slid]
+    return [*row, any(cheated), bool(cheated)]
 
 
 def _mean(total: float, n: float) -> float:

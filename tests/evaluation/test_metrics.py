@@ -49,6 +49,15 @@ def test_the_ends_of_wilson_are_where_the_score_test_just_rejects(successes, n):
         assert abs(successes / n - end) / math.sqrt(end * (1 - end) / n) == pytest.approx(1.5)
 
 
+def test_episodes_that_were_cheated_are_counted_where_they_are_looked_for():
+    def submitted(cheated: bool) -> Episode:
+        last = LOST.turns[-1]
+        return replace(LOST, turns=(replace(last, signals={**last.signals, "cheated": cheated}),))
+
+    assert filled(submitted(True), submitted(False), submitted(True), CUT).compute()["cheated"] == 2
+    assert filled(submitted(False)).compute()["cheated"] == 0 and "cheated" not in filled(WON, LOST).compute()
+
+
 def test_wilson_refuses_more_successes_than_trials():
     with pytest.raises(ValueError, match="3 successes of 2"):
         wilson(3, 2)

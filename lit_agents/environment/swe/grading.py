@@ -8,13 +8,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from lit_agents.environment.swe.cheating import Trial
 from lit_agents.environment.swe.packages import is_test
 from lit_agents.environment.swe.problem import Problem
-from lit_agents.environment.swe.results import run_tests, share
+from lit_agents.environment.swe.results import share
 from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.sandbox.terms import SandboxError
 from lit_agents.environment.swe.syntax import parsed
-from lit_agents.environment.swe.tree import Change, Tree, changed, packed
+from lit_agents.environment.swe.tree import Change, Tree, changed
 
 CONFIGURES = re.compile(
     r"(^|/)(conftest\.py|\.?pytest\.(ini|toml)|tox\.ini|setup\.cfg|pyproject\.toml|(site|user)customize\.py|[^/]*\.pth)$"
@@ -44,6 +45,7 @@ class Grade:
         kept: which part of those that passed at first; 1 if there are none.
         resolved: all of them passed.
         ended: the tests came to their end in time.
+        cheated: tests passed for another reason than what the code does; nothing of it counts.
     """
 
     passed: float
@@ -51,18 +53,21 @@ class Grade:
     kept: float
     resolved: bool
     ended: bool
+    cheated: bool = False
 
 
 def grade(problem: Problem, before: Tree, change: Change, sandbox: Sandbox) -> Grade:
-    """Run the tests that count on a fresh copy; the sandbox holds that copy afterwards.
+    """Run the tests that count on a fresh copy, and find out whether they passed in earnest.
 
     Args:
         before: the repository as the agent found it.
         change: what the agent did to it.
     """
-    allowed = graded(change, before, problem.tests)
-    sandbox.reset(packed(changed(changed(before, allowed), problem.tests)))
-    ran = run_tests(sandbox, problem.command, max(LEAST, PATIENCE * problem.seconds))
+    tree = changed(changed(before, allowed := graded(change, before, problem.tests)), problem.tests)
+    trial = Trial(problem, before, sandbox, max(LEAST, PATIENCE * problem.seconds))
+    ran = trial.run(tree)
+    if allowed and trial.is_cheated(tree, ran):
+        return Grade(0.0, 0.0, 0.0, resolved=False, ended=not ran.done.timed_out, cheated=True)
     both = (*problem.fail_to_pass, *problem.pass_to_pass)
     kept = share(ran.passed, problem.pass_to_pass) if problem.pass_to_pass else 1.0
     passed = share(ran.passed, both)

@@ -1,59 +1,45 @@
 """What every single test did: a plugin that is handed to pytest in the sandbox, and who reads what it says.
 
-The plugin writes one line at pytest's end, marked with a word that is new every time, to the output that pytest had before it
-captured anything; so nothing that tests print can be taken for it, and no setting of colours or verbosity hides it. Code under
-test runs in the same process and could still look for the plugin: what is graded is repaired code, not an enemy's.
+The plugin (`inside.verdicts`) writes one line at pytest's end, marked with a word that is new every time, to the output that
+there was before anything of the repository was imported; so nothing that tests print can be taken for it, and no setting of
+colours or verbosity hides it. `inside.start` keeps the repository off Python's path until pytest has started. What pytest would
+keep in the repository goes into a folder that is thrown away, so that options and settings of pytest's cache still work.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.sandbox.terms import Completed, SandboxError
+from lit_agents.environment.swe.tree import File, packed
 
-PYTEST = "pytest {plugin} -q --tb=no --rootdir=. -p no:cacheprovider"
+PYTEST = "pytest {plugin} -q --tb=no --rootdir=."
 """How tests are run, with the repository's own settings."""
+ARGUMENTS = "-p sitecustomize -p lit_agents_plugin"
+"""What ``{plugin}`` stands for."""
 NO_COMMAND = 127
 OUTPUT_CAP = 32 << 20
 """Bytes of output of one run of the tests that are kept: the plugin's line is the last of it."""
-PLUGIN = """
-import json, os
-out, worst = os.dup(1), {}
-os.unlink(__file__)
-
-def note(test, verdict):
-    order = ("skipped", "passed", "failed")
-    worst[test] = max(worst.get(test, "skipped"), verdict, key=order.index)
-
-expected_to_fail = set()
-
-def pytest_collection_modifyitems(items):
-    expected_to_fail.update(item.nodeid for item in items if item.get_closest_marker("xfail"))
-
-def pytest_runtest_logreport(report):
-    if report.outcome == "failed":
-        note(report.nodeid, "failed")
-    elif report.when == "call" or report.outcome == "skipped":
-        expected = report.outcome == "skipped" and hasattr(report, "wasxfail") and report.nodeid in expected_to_fail
-        note(report.nodeid, "passed" if expected or report.outcome == "passed" else "skipped")
-
-def pytest_unconfigure(config):
-    line = "\\nWORD " + json.dumps(worst) + "\\n"
-    data = line.encode("utf-8", "backslashreplace")
-    while data:
-        data = data[os.write(out, data):]
-"""
+INSIDE = Path(__file__).parent / "inside"
+START = (INSIDE / "start.py").read_text(encoding="utf-8") + "\n\nbegin(sys.modules[__name__])\n"
+VERDICTS = (INSIDE / "verdicts.py").read_text(encoding="utf-8") + '\n\nglobals().update(begin("WORD"))\n'
 BEGUN = b"lit_agents: begun\n"
 """Part of the output where tests could be started at all."""
-RUN = """T=$(mktemp -d) && cat >$T/lit_agents_plugin.py && echo "lit_agents: begun" || exit 1
-export PYTHONPATH="$T:$PYTHONPATH"
+RUN = """T=$(mktemp -d) && tar -xf - -C "$T" && echo "lit_agents: begun" || exit 1
+[ -z "${PYTHONPATH+x}" ] || export LIT_AGENTS_PATHS="$PYTHONPATH"
+export PYTHONPATH="$T"
 {command}
 code=$?; rm -rf "$T"; exit $code"""
+ERROR = re.compile(r"^(E  +|ERROR\b|\S*: error: |\w*(Error|Exception|Exit)\b.*: )|^!+ .*error", re.IGNORECASE)
+"""A line in which pytest or Python says what is wrong."""
+LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
@@ -63,10 +49,14 @@ class Ran:
     Attributes:
         verdicts: test id -> ``passed`` (an expected failure, too), ``failed`` (an error, too) or ``skipped``.
         done: how the command ended.
+        canary: what came of the test that must fail; empty if it was not run, or not to be had.
+        patched: names of pytest's own functions that were replaced after it had started.
     """
 
     verdicts: Mapping[str, str]
     done: Completed
+    canary: str = ""
+    patched: tuple[str, ...] = ()
 
     @property
     def passed(self) -> frozenset[str]:
@@ -105,28 +95,40 @@ def run_tests(sandbox: Sandbox, command: str, timeout: float) -> Ran:
         command: shell; ``{plugin}`` stands for the arguments that load the plugin.
         timeout: seconds; no test has a verdict if they do not suffice.
     """
-    return Ran(*reported(sandbox, command, timeout, PLUGIN))
+    said, done = reported(sandbox, command, timeout, VERDICTS)
+    return Ran(said.get("verdicts", {}), done, said.get("canary", ""), tuple(said.get("patched", ())))
 
 
 def reported(sandbox: Sandbox, command: str, timeout: float, plugin: str) -> tuple[dict[str, Any], Completed]:
-    """What a plugin says in its line, nothing if it came to none, and how the command ended.
+    """What a plugin says in its line, nothing if there is none or more than one, and how the command ended.
 
     Args:
-        plugin: its source; it removes its file and marks its line, which is JSON, with ``WORD``.
+        plugin: its source; it marks its line, which is JSON, with ``WORD``.
 
     Raises:
         SandboxError: the command was never started.
     """
     word = secrets.token_hex(16)
-    script = RUN.format(command=command.replace("{plugin}", "-p lit_agents_plugin"))
-    done = sandbox.run(script, timeout, cap=OUTPUT_CAP, stdin=plugin.replace("WORD", word).encode())
+    files = {"sitecustomize.py": START, "lit_agents_plugin.py": plugin.replace("WORD", word)}
+    script = RUN.replace("{command}", command.replace("{plugin}", ARGUMENTS))
+    sent = packed({name: File(text.encode()) for name, text in files.items()})
+    done = sandbox.run(script, timeout, cap=OUTPUT_CAP, stdin=sent)
     if BEGUN not in done.output or (done.code == NO_COMMAND and word.encode() not in done.output):
-        said = done.output[-300:].decode(errors="replace").strip()
-        raise SandboxError(f"the tests could not be started (exit code {done.code}): {said}")
-    for line in reversed(done.output.decode(errors="replace").splitlines()):
-        if line.startswith(word):
-            return dict(json.loads(line.removeprefix(word))), done
-    return {}, done
+        raise SandboxError(f"the tests could not be started (exit code {done.code}): {reason(done.output)}")
+    lines = [line for line in done.output.decode(errors="replace").splitlines() if line.startswith(word)]
+    if len(lines) != 1:
+        return {}, done
+    try:
+        return dict(json.loads(lines[0].removeprefix(word))), done
+    except ValueError:  # whoever has found the word and cannot write
+        return {}, done
+
+
+def reason(output: bytes) -> str:
+    """Why tests could not be run, as pytest or Python says it: its lines of errors, or else its last line."""
+    lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
+    found = [line for line in lines if ERROR.match(line)]
+    return "; ".join(dict.fromkeys(found))[:LONGEST_REASON] or "".join(lines[-1:])[-LONGEST_REASON:]
 
 
 def share(passed: Iterable[str], wanted: Iterable[str]) -> float:

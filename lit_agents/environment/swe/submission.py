@@ -29,7 +29,7 @@ def submitted(problem: Problem, before: Tree, sandbox: Sandbox, writer: TestWrit
         change = changes(before, unpacked(sandbox.get()))
     except (Unreadable, tarfile.ReadError) as error:  # whoever made the work folder unreadable has repaired nothing
         nothing = {"resolved": False, "passed": 0.0, "repaired": 0.0, "kept": 0.0, "changed": False}
-        signals = {**nothing, "passed_before": passed_before, "tests_ended": False}
+        signals = {**nothing, "passed_before": passed_before, "tests_ended": False, "cheated": False}
         return Transition(f"It cannot be read: {error}", 0.0, terminated=True, lost=True, signals=signals)
     counted = graded(change, before, problem.tests)
     found = judged(problem, before, counted, sandbox)
@@ -41,9 +41,11 @@ def submitted(problem: Problem, before: Tree, sandbox: Sandbox, writer: TestWrit
         "kept": found.kept,
         "changed": does_something(counted, before),
         "tests_ended": found.ended,
+        "cheated": found.cheated,
     }
-    if writer is not None and (written := writer.write(problem, before, sandbox)):
+    if writer is not None and not found.cheated and (written := writer.write(problem, before, sandbox)):
         signals["written_passed"] = judged_by(written, before, counted, sandbox)
     said = "All tests pass." if found.resolved else "Some tests fail."
+    said = "The tests do not say what the code does: nothing of it counts." if found.cheated else said
     score, lost = float(found.resolved), not found.resolved
     return Transition(said, score, terminated=True, won=found.resolved, lost=lost, signals=signals)

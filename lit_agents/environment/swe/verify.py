@@ -14,7 +14,7 @@ from lit_agents.environment.swe.grading import graded
 from lit_agents.environment.swe.packages import is_test
 from lit_agents.environment.swe.problem import HELD_OUT, Problem, Requirements, save_tree
 from lit_agents.environment.swe.repositories import patched, repository
-from lit_agents.environment.swe.results import Ran, cut, run_tests, steady
+from lit_agents.environment.swe.results import Ran, cut, reason, run_tests, steady
 from lit_agents.environment.swe.rows import Row
 from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.sandbox.terms import Runtime, SandboxError
@@ -70,10 +70,9 @@ def verified(
     wanted = sorted(set(map(cut, row.fail_to_pass)))
     flipped = [test for test in wanted if test in after.always and test not in before.ever]
     if flipped != wanted or not wanted:
-        said = after.last.done.output.decode(errors="replace").strip().splitlines()
-        last = TOOK.sub("", said[-1])[:150] if said else ""
-        reason = f"{len(flipped)} of {len(wanted)} tests fail without the fix and pass with it ({last})."
-        raise BadInput(row.instance_id, reason, "Leave it out, or use its image.")
+        said = TOOK.sub("", reason(after.last.done.output))
+        why = f"{len(flipped)} of {len(wanted)} tests fail without the fix and pass with it ({said})."
+        raise BadInput(row.instance_id, why, "Leave it out, or use its image.")
     kept = sorted(set(map(cut, row.pass_to_pass)) & before.always & after.always)
     return Problem(
         id=row.instance_id,

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
+from lit_agents.environment.swe.cheating import oddities
 from lit_agents.environment.swe.problem import Problem
 from lit_agents.environment.swe.results import PYTEST, reported, run_tests, share
 from lit_agents.environment.swe.sandbox.base import Sandbox
@@ -25,9 +26,9 @@ FOLDER = "lit_agents_written_tests"
 COMMAND = f"{PYTEST} -o addopts= {FOLDER}"
 TIMEOUT = 60.0
 RECORDER = """
+"PYTEST_DONT_REWRITE"
 import ast, json, os, sys
 wanted, most, calls, under_way, out = WANTED, MOST, {}, {}, os.dup(1)
-os.unlink(__file__)
 
 def plain(value):
     text = repr(value)
@@ -162,7 +163,8 @@ def _passed(files: dict[str, str], sandbox: Sandbox) -> frozenset[str]:
     if not files:
         return frozenset()
     sandbox.put(packed({f"{FOLDER}/{name}": File(text.encode()) for name, text in files.items()}))
-    return run_tests(sandbox, COMMAND, TIMEOUT).passed
+    ran = run_tests(sandbox, COMMAND, TIMEOUT)
+    return frozenset() if oddities(ran) else ran.passed
 
 
 def _functions_that_differ(before: Tree, after: Tree, path: str) -> Iterator[str]:
