@@ -31,6 +31,7 @@ from lit_agents.evaluation.result import Conditions, Result, differences
 from lit_agents.evaluation.samples import name_of
 from lit_agents.reward.checked import worth
 from lit_agents.rollout.datamodule import RolloutDataModule
+from lit_agents.rollout.held_out import Seen, seen_by
 from lit_agents.rollout.players import ExpertPlayer, Player, PolicyPlayer, RandomPlayer, has_no_player
 from lit_agents.types import Episode, TurnRewards
 from lit_agents.whole_files import write_whole
@@ -157,6 +158,14 @@ class Evaluation:
             rows["against"] = measure(data, module, player, samples)
         return {name: (row[0], row[1]) for name, row in rows.items() if not all(map(has_no_player, row[1]))}
 
+    def seen(self) -> dict[str, Seen]:
+        """By flag, what the checkpoint that it names has seen."""
+        measured = "ckpt_path" if self.cli.value("ckpt_path") else "start_from"
+        return {
+            name: seen_by(c, type(self.cli.datamodule))
+            for name, c in ((measured, self.checkpoint), ("against", self.other))
+        }
+
     def comparable(self, mine: Conditions) -> list[str]:
         """In what the earlier numbers differ.
 
@@ -195,7 +204,9 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, Result]:
     cli.machine()
     wanted, data = Evaluation.of(cli), cli.datamodule
     try:
-        data.preflight(cli.model.policy.chat, test=None)
+        sets = data.preflight(cli.model.policy.chat, test=None)
+        sets += data.other_splits("test", demonstrated=bool(cli.value("sft")))
+        data.keep_apart(sets, **wanted.seen())
         wanted.comparable(conditions_of(data))
         data.on_progress = bar.show
         rows = wanted.measured()

@@ -17,6 +17,7 @@ from lit_agents.cli import AgentCLI, quiet, run_command
 from lit_agents.evaluate import checkpoint_of
 from lit_agents.evaluation.report import draw_curve, print_table
 from lit_agents.planning import planned, refuse_another_start
+from lit_agents.rollout.held_out import seen_by
 from lit_agents.run_folder import STAGES, RunFolder, is_first
 from lit_agents.stages import Run, open_run
 
@@ -49,9 +50,11 @@ def fit(args: Sequence[str] | None = None) -> Run:
         refuse_another_start(plan, run.start[type(data).__qualname__]["ledger"])
     needed = {"sft" if module.demonstrated else "train": None, "validation": None, "test": None}
     try:
-        data.preflight(module.policy.chat, **needed, **({"sft": plan.demonstrations} if plan.supervised else {}))
+        chat, shown = module.policy.chat, {"sft": plan.demonstrations} if plan.supervised else {}
+        sets = data.preflight(chat, **needed, **shown)
         for other in cli.value("elsewhere").values():
-            data.elsewhere(other).preflight(module.policy.chat, **{other.split: None})
+            sets += data.elsewhere(other).preflight(chat, **{other.split: None})
+        data.keep_apart(sets, start_from=seen_by(run.start, type(data)))
         run.folder.create()
         if run.cut is not None:
             later = STAGES[STAGES.index(run.checkpoint.parent.name) + 1 :] if run.checkpoint else STAGES

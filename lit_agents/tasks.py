@@ -20,6 +20,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lit_agents.command_line import ExactParser
 from lit_agents.environment.base import TextEnvironment
 from lit_agents.environment.pool import EnvPool, Failure
+from lit_agents.environment.splits import SPLITS, TaskSet, exactly, others, refuse_overlaps
 from lit_agents.errors import BadInput
 from lit_agents.types import Task
 
@@ -63,7 +64,8 @@ def make_tasks(
     Raises:
         BadInput: as `TextEnvironment.tasks`, or a world breaks.
     """
-    tasks = environment.tasks(spec, split, count)
+    tasks = exactly(environment, spec, split, count)
+    compared = compared_with(environment, spec, TaskSet(split, tasks))
     digest = hashlib.sha256("\n".join(f"{task.id} {task.sha256}" for task in tasks).encode()).hexdigest()
     folders = [os.path.dirname(task.path) for task in tasks if task.path]
     where = f" in {os.path.commonpath(folders)}" if folders else ""
@@ -72,7 +74,20 @@ def make_tasks(
     who = "the expert" if always is None else f"always saying {always!r}"
     said = f"{who} won {won} of {len(sample)} played, each in at most {turns} turns"
     said = "no expert to play them" if won is None else said
-    return f"{len(tasks)} tasks of {spec}, split {split}{where}; set {digest[:16]}; {said}"
+    return f"{len(tasks)} tasks of {spec}, split {split}{where}; set {digest[:16]}; {compared}; {said}"
+
+
+def compared_with(environment: TextEnvironment, spec: str, tasks: TaskSet) -> str:
+    """Compare tasks with the first ones of the other splits; says with which.
+
+    Raises:
+        BadInput: they share one, or a task is there twice.
+    """
+    found = others(environment, spec, tasks.split, dict.fromkeys(SPLITS, len(tasks.tasks)))
+    with EnvPool(environment, AT_ONCE, step_timeout=PATIENCE, reset_timeout=PATIENCE) as pool:
+        refuse_overlaps([tasks, *found], pool.first_observations, type(environment).__name__, "--count")
+    named = ", ".join(f"{len(each.tasks)} of {each.split}" for each in found)
+    return f"none is among the first {named}" if found else "no other split to compare with"
 
 
 def wins(

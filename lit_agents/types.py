@@ -77,7 +77,9 @@ class Task:
     path: str = ""
     """Where its files are; empty where it needs none."""
     sha256: str = ""
-    """Hash of the content of its files, part of the fingerprint of every result; empty where it needs none."""
+    """Hash of what makes it the task that it is: the content of its files or, without files, what it is made from (a seed, a
+    row). Part of the fingerprint of every result, and what the splits are compared by. Empty: the first observation is
+    compared instead (see `lit_agents.environment.splits`)."""
     rewards: int = 1
     """How many separate score increments a win is made of, at least; 1 means there is no intermediate score."""
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -9,7 +9,24 @@ EVALUATE = ("tests/integration/test_evaluate.py", "-k", "broke or without_a_numb
 GATHERED, LORA = ("tests/report/test_material.py",), ("tests/policy/test_causal_lm.py", "-k", "lora")
 EXPORT = ("tests/integration/test_export.py",)
 
+SPLITS, SEEN = ("tests/environment/test_splits.py",), ("tests/integration/test_splits.py",)
+
 WORLD_FAULTS = [
+    Fault("train on test tasks that have another name", "environment/splits.py",
+          '.encode(errors="surrogatepass")).hexdigest()[:16]', '.encode(errors="surrogatepass")).hexdigest()[:0] or None', SPLITS),
+    Fault("take all rows of a file for one task", "environment/splits.py",
+          "if owners.setdefault(found, task.id) != task.id}", "if not owners}", SPLITS),
+    Fault("play with fewer tasks than asked for", "environment/splits.py", "if len(found) < count:", "if not found:", SPLITS),
+    Fault("leave a task that is in a split twice", "environment/splits.py",
+          "if name is not None and name in table:", "if name is None:", SPLITS),
+    Fault("train on the tests of another place", "fit.py",
+          "sets += data.elsewhere(other).preflight(", "data.elsewhere(other).preflight(", SEEN),
+    Fault("evaluate where training has the same tasks", "evaluate.py",
+          'sets += data.other_splits("test", demonstrated=bool(cli.value("sft")))', "pass", SEEN),
+    Fault("test on what the checkpoint was trained on", "rollout/held_out.py",
+          "if name in held]", "if name in set[str]()]", SEEN),
+    Fault("forget what the run before has seen", "rollout/datamodule.py",
+          'seen_in(sets, known, started.get("start_from", {}))', "seen_in(sets, known, {})", SEEN),
     Fault("imitate what the agent could never say", "rollout/collector.py",
           "elif not choice.finished or len(choice.ids) > self._max_tokens:", "elif not choice.finished:", COLLECTOR),
     Fault("leave the games that an expert gives up out of its rate", "rollout/collector.py",

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 
 from lit_agents.environment.base import Start, TextEnvironment, Transition
+from lit_agents.environment.splits import SPLITS, TaskSet, identities, overlaps
 from lit_agents.errors import BadInput
 from lit_agents.types import Task
 
 LONGEST_EPISODE = 200  # actions an expert may take to win
-SPLITS = ("train", "sft", "validation", "test")
 JUNK = ("xyzzy", "", " \n ", "look\nopen door", "\x00\x1b[2J", "\ud800 \U0001f600", "quit", "restart", "x" * 100_000)
 """What a small model may well write."""
 
@@ -216,7 +216,7 @@ def _fingerprint_faults(environment: TextEnvironment) -> list[str]:
 
 def _task_faults(environment: TextEnvironment, task: Task) -> list[str]:
     faults: list[str] = []
-    owners: dict[str, str] = {}
+    sets: list[TaskSet] = []
     for split in SPLITS:
         try:
             tasks = environment.tasks(task.family, split, 2)
@@ -230,7 +230,17 @@ def _task_faults(environment: TextEnvironment, task: Task) -> list[str]:
         except Exception as error:
             faults.append(f"tasks raised {type(error).__name__}: {error}")
             continue
-        for each in tasks:
-            if (owner := owners.setdefault(each.sha256 or each.id, split)) != split:
-                faults.append(f"task {each.id} is in two splits, {owner} and {split}")
-    return faults
+        if len(tasks) != 2:
+            faults.append(f"tasks returns {len(tasks)} of split {split} where 2 are asked for, and does not say why")
+        if wrong := [each for each in tasks if each.split != split]:
+            faults.append(f"task {wrong[0].id} of split {split} says that its split is {wrong[0].split!r}")
+        sets.append(TaskSet(split, tasks))
+    known = identities(sets, lambda asked: [_first_observation(environment, each) for each in asked])
+    return faults + [found.sentence.removesuffix(".") for found in overlaps(sets, known)]
+
+
+def _first_observation(environment: TextEnvironment, task: Task) -> str | None:
+    try:
+        return environment.reset(task).observation
+    except Exception:  # what is wrong with a reset is named where tasks are played
+        return None

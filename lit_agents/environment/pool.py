@@ -6,7 +6,7 @@ import contextlib
 import os
 import selectors
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -94,6 +94,16 @@ class EnvPool:
             if isinstance(answer, Start):
                 self._sessions[number].playing = True
         return failures | answers
+
+    def first_observations(self, tasks: Sequence[Task]) -> list[str | None]:
+        """Begin an episode of each task, as many at once as there are sessions; None where that fails."""
+        found: list[str | None] = []
+        for first in range(0, len(tasks), self._size):
+            some = dict(enumerate(tasks[first : first + self._size]))
+            answers = self.reset(some)  # the failures first
+            starts = [answers[number] for number in some]
+            found += [start.observation if isinstance(start, Start) else None for start in starts]
+        return found
 
     def step(self, actions: Mapping[int, str]) -> dict[int, Transition | Failure]:
         """Play one action in each of the sessions named; an episode that is over must be reset first."""

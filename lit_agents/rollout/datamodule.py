@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.whole_steps import refuse_accumulation, refuse_skipped
 from lit_agents.environment.base import TextEnvironment
+from lit_agents.environment.splits import COMPARED, TaskSet, exactly, others, refuse_overlaps
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.chat import ChatFormat
@@ -30,6 +31,7 @@ from lit_agents.reward.outcome import Outcome
 from lit_agents.rollout.batch import batches
 from lit_agents.rollout.budget import Budget, Plan
 from lit_agents.rollout.elsewhere import Elsewhere
+from lit_agents.rollout.held_out import Seen, refuse_seen, seen_in, together
 from lit_agents.rollout.iteration import Iteration, Recruiter, credited
 from lit_agents.rollout.ledger import Ledger
 from lit_agents.rollout.limits import Limits
@@ -91,6 +93,7 @@ class RolloutDataModule(LightningDataModule):
         self.budget: Budget | None = None
         self.plan: Plan | None = None
         self._sampler: TaskSampler | None = None
+        self.seen: Seen = {}
 
     # tasks
 
@@ -103,7 +106,7 @@ class RolloutDataModule(LightningDataModule):
         part = "train" if name == "sft" else name
         flags = {"spec": "data.tasks", "count": "sft.demonstrations" if count else f"data.{part}_tasks"}
         try:
-            found = self.environment.tasks(self.tasks, name, count or self.counts[part])
+            found = exactly(self.environment, self.tasks, name, count or self.counts[part])
         except BadInput as error:  # the environment knows its arguments, the user typed flags
             raise BadInput(flags.get(error.where, error.where), error.reason, error.way_out) from error
         self.reward.check(found)
@@ -118,7 +121,7 @@ class RolloutDataModule(LightningDataModule):
             schedule, self.limits, self.sampling, self.evaluation, self.engine, self.seed,
         )  # fmt: skip
         other.ledger, other.stage, other.on_progress = self.ledger, self.stage, self.on_progress
-        other.budget = self.budget
+        other.budget, other.seen = self.budget, self.seen
         return other
 
     def elsewhere(self, other: Elsewhere) -> RolloutDataModule:
@@ -159,8 +162,11 @@ class RolloutDataModule(LightningDataModule):
         self.module.policy.compute_in(self.trainer.precision)
         self.open(self.module.policy)
 
-    def preflight(self, chat: ChatFormat, **splits: int | None) -> None:
+    def preflight(self, chat: ChatFormat, **splits: int | None) -> list[TaskSet]:
         """Before any model is loaded: are the tasks there, do they fit the reward, do first messages fit the context?
+
+        Returns:
+            The tasks of each split.
 
         Raises:
             BadInput: by the name of the file or flag.
@@ -168,10 +174,6 @@ class RolloutDataModule(LightningDataModule):
         self.stage = self.stage or Stage(self.environment, chat, self.limits)
         longest = max(self.sampling.max_tokens, self.evaluation.max_tokens)
         found = {name: self.split(name, count) for name, count in splits.items()}
-        paths = [{task.path for task in found.get(name, ()) if task.path} for name in ("train", "sft")]
-        if shared := paths[0] & paths[1]:
-            reason = f"{len(shared)} of its tasks would be demonstrated too, e.g. {min(shared)}."
-            raise BadInput("data.train_tasks", reason, "Lower it or sft.demonstrations, or take a larger set of tasks.")
         for name, tasks in found.items():
             if not tasks:
                 reason = f"the environment has no task of {self.tasks} for the split {name}."
@@ -181,6 +183,32 @@ class RolloutDataModule(LightningDataModule):
             check_reward(self.reward, tasks[0])
         for name, tasks in found.items():
             self.stage.check(tasks, longest, demonstrated=name == "sft")
+        return [TaskSet(name, tasks) for name, tasks in found.items()]
+
+    def keep_apart(self, sets: Sequence[TaskSet], **started: Seen) -> None:
+        """Before any model is loaded: refuse tasks that are in two splits, and tests of what a checkpoint has seen.
+
+        Args:
+            sets: all tasks of a run, those of other places too; needs `preflight`.
+            started: by the flag that names a checkpoint, what that one has seen.
+
+        Raises:
+            BadInput: by the name of the flag.
+        """
+        assert self.stage is not None
+        known = refuse_overlaps(sets, self.stage.first_observations, "data.environment", "data.train_tasks")
+        for flag, seen in started.items():
+            refuse_seen(sets, known, seen, flag)
+        self.seen = seen_in(sets, known, started.get("start_from", {}))
+
+    def other_splits(self, split: str, demonstrated: bool) -> list[TaskSet]:
+        """The first tasks of the other splits, to compare those of one split with.
+
+        Args:
+            demonstrated: whether there are demonstrations.
+        """
+        counts = self.counts | ({"sft": COMPARED} if demonstrated else {})
+        return others(self.environment, self.tasks, split, counts)
 
     def open(self, policy: CausalLMPolicy) -> Stage:
         """Load the policy, start the environments and attach the engine, once."""
@@ -206,11 +234,12 @@ class RolloutDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Where collection stands; everything else follows from the seed and the number of the iteration."""
-        return {"iteration": self.iteration, "ledger": self.ledger.total()}
+        return {"iteration": self.iteration, "ledger": self.ledger.total(), "seen": dict(self.seen)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         self.iteration = state_dict["iteration"]
+        self.seen = together(self.seen, state_dict.get("seen", {}))
         self.ledger.go_on_from(state_dict["ledger"], first=self.trainer is None or self.trainer.is_global_zero)
 
     def account(self) -> dict[str, Any]:

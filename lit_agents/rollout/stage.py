@@ -46,6 +46,10 @@ class Stage:
         collector = Collector(self._pool, self._chat, self._limits, max_tokens)
         collector.check(tasks[:: -(-len(tasks) // self._limits.concurrent)], demonstrated)
 
+    def first_observations(self, tasks: Sequence[Task]) -> list[str | None]:
+        """Of each task; None where an episode cannot be begun."""
+        return self._pool.first_observations(tasks)
+
     def play(self, jobs: Sequence[Job], player: Player, max_tokens: int, progress: Progress) -> list[Episode]:
         """Episodes in the order of the jobs."""
         done = 0

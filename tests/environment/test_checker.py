@@ -10,7 +10,7 @@ from lit_agents.environment.base import TextEnvironment
 from lit_agents.environment.checker import check_env
 from lit_agents.environment.textworld import TextWorld
 from lit_agents.environment.toy import CorridorWorld, EchoWorld
-from tests.environment import fake_worlds
+from tests.environment import fake_worlds, split_worlds
 
 
 @pytest.mark.parametrize(("world", "spec"), [(EchoWorld(), "r3-w4"), (EchoWorld(), "r1-w6"), (CorridorWorld(), "n7")])
@@ -49,7 +49,9 @@ def test_nothing_is_wrong_with_textworld(textworld: TextWorld, monkeypatch: pyte
         (fake_worlds.PoorExpert(), "the expert does not win"),
         (fake_worlds.ForgetfulExpert(), "the expert does not win after a detour"),
         (fake_worlds.ShiftingTasks(), "are not the same ones each time"),
-        (fake_worlds.SharedTasks(), "is in two splits, train and sft"),
+        (fake_worlds.SharedTasks(), "splits train and sft share 2 tasks"),
+        (fake_worlds.SharedTasks(), "says that its split is 'train'"),
+        (split_worlds.Few(most=1), "tasks returns 1 of split train where 2 are asked for"),
     ],
 )
 def test_a_fault_is_named(world: TextEnvironment, fault: str) -> None:

@@ -35,7 +35,7 @@ def test_the_set_is_summed_up(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_arguments_of_the_environment_are_flags(games_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("textworld")
-    arguments = ["--spec", "w2-o3-q4", "--count", "4", "--folder", str(games_folder), "--workers", "2"]
+    arguments = ["--spec", "w2-o3-q4", "--count", "1", "--folder", str(games_folder), "--workers", "2"]
     assert main(["textworld", *arguments]) == 0
     assert f"in {games_folder / 'w2-o3-q4' / 'train'}" in capsys.readouterr().out
 

@@ -129,7 +129,25 @@ class Scarce(EchoWorld):
     """Has the same tasks for training and demonstrations."""
 
     def tasks(self, spec: str, split: str, count: int) -> list[Task]:
-        return [replace(task, path=f"games/{i}") for i, task in enumerate(super().tasks(spec, split, count))]
+        served = super().tasks(spec, "train" if split == "sft" else split, count)
+        return [replace(task, split=split) for task in served]
+
+
+class Swapped(EchoWorld):
+    """Tests on the tasks that others demonstrate."""
+
+    def tasks(self, spec: str, split: str, count: int) -> list[Task]:
+        other = {"test": "sft", "sft": "test"}.get(split, split)
+        return [replace(task, split=split) for task in super().tasks(spec, other, count)]
+
+
+class TrainsOnAnotherTest(EchoWorld):
+    """The test tasks of ``r3-w2`` are the training tasks of ``r2-w2``."""
+
+    def tasks(self, spec: str, split: str, count: int) -> list[Task]:
+        own = (spec, split) != ("r3-w2", "test")
+        found = super().tasks(spec, split, count) if own else super().tasks("r2-w2", "train", count)
+        return [replace(task, split=split) for task in found]
 
 
 class Sluggish(EchoWorld):

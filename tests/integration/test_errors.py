@@ -231,7 +231,9 @@ def test_a_world_whose_expert_breaks_at_every_try_is_refused_before_a_model_is_l
 
 def test_demonstrations_of_training_tasks_are_refused(refused):
     said = refused("--data.environment", "tests.integration.flaky.Scarce")
-    assert said.startswith("error: data.train_tasks: 8 of its tasks would be demonstrated too, e.g. games/0. Lower it")
+    assert said.startswith(
+        "error: data.train_tasks: splits train and sft share 8 tasks, e.g. 300001 of train is 300001 of sft"
+    )
 
 
 def test_accumulation_in_a_file_is_not_silently_replaced(refused):
