@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lit_agents.environment.base import Start, TextEnvironment, Transition
 from lit_agents.environment.swe.catalogue import SPLITS, generated_tasks, row_tasks
-from lit_agents.environment.swe.commands import GRAMMAR, PRELUDE, SUBMIT, TOOLS, observed, parsed
+from lit_agents.environment.swe.commands import GRAMMAR, SUBMIT, TOOLS, observed, parsed, prelude
 from lit_agents.environment.swe.expert import next_action
 from lit_agents.environment.swe.factory import NEEDS, Factory
 from lit_agents.environment.swe.packages import Package
@@ -177,7 +177,7 @@ class SweGym(TextEnvironment):
         return {
             "commands": GRAMMAR,
             "admissible": "hidden",
-            "prompt": hashlib.sha256((PROMPT + PRELUDE).encode()).hexdigest()[:16],
+            "prompt": hashlib.sha256((PROMPT + prelude(Path("."))).encode()).hexdigest()[:16],
             "help_level": str(self._help),
             "observation": f"{self._observation} characters",
             "seconds": f"{self._timeout:g} of a command, {self._seconds:g} of all commands",
@@ -206,8 +206,8 @@ class SweGym(TextEnvironment):
 
     def _runtime(self, sandbox: Sandbox, needs: Requirements, tree: Tree) -> Runtime:
         found = runtime(needs, self.folder / "venvs", sandbox.RUNS_IMAGES, tree)
-        prelude = f"{PRELUDE}\n{found.prelude}" if found.prelude else PRELUDE
-        return Runtime((*found.shown, str(TOOLS)), found.path, found.variables, prelude, found.image)
+        before = f"{prelude()}\n{found.prelude}".strip()
+        return Runtime((*found.shown, str(TOOLS)), found.path, found.variables, before, found.image)
 
     def _factory(self) -> Factory:
         def opened() -> Sandbox:
