@@ -13,8 +13,9 @@ import inspect
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from lit_agents.command_line import ExactParser
@@ -22,6 +23,7 @@ from lit_agents.environment.base import TextEnvironment
 from lit_agents.environment.pool import EnvPool, Failure
 from lit_agents.environment.splits import SPLITS, TaskSet, exactly, others, refuse_overlaps
 from lit_agents.errors import BadInput
+from lit_agents.refusal import wrapped
 from lit_agents.types import Task
 
 PACKAGE = "lit_agents.environment"
@@ -133,6 +135,16 @@ def _unbroken(answers: Mapping[int, Answer | Failure], tasks: Mapping[int, Task]
     return good
 
 
+def _instantiated(parser: ArgumentParser, parsed: Namespace) -> dict[str, Any]:
+    """The arguments as values; whatever is a class path is made into an instance, with its own arguments, as `fit` does."""
+    try:
+        return dict(vars(parser.instantiate(parsed)))
+    except ValueError as error:
+        if meant := wrapped(error):
+            raise meant from error
+        raise
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """The command; 2 is its exit code if something given cannot work."""
     given = list(sys.argv[1:] if args is None else args)
@@ -152,7 +164,7 @@ def main(args: Sequence[str] | None = None) -> int:
             return 0 if "--help" in given or "-h" in given else 2
         kind = environment_class(name)
         parser.add_class_arguments(kind)
-        options = parser.parse_args(given[1:]).as_dict()
+        options = _instantiated(parser, parser.parse_args(given[1:]))
         spec, count = options.pop("spec"), options.pop("count")
         how = {key: options.pop(key) for key in ("split", "played", "turns", "always")}
         environment = kind(**options)

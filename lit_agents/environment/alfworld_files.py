@@ -25,7 +25,7 @@ from filelock import FileLock
 
 from lit_agents.environment.alfworld_play import goal_of, read_game
 from lit_agents.errors import BadInput
-from lit_agents.whole_files import made_folder, write_whole
+from lit_agents.whole_files import json_lines, made_folder, write_whole
 
 TYPES = {
     "pick_and_place_simple": "pick",
@@ -166,7 +166,7 @@ def read_index(folder: Path) -> list[Row]:
             str(folder), reason, f"Run: {command}; or generated games, which need no download: generated-all."
         )
     try:
-        return [Row(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [Row(**fields) for fields in json_lines(path)]
     except (ValueError, TypeError) as error:
         raise BadInput(
             str(path), f"it is not as it was written ({error}).", f"Delete {folder} and run: {command}"

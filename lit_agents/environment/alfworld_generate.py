@@ -29,7 +29,7 @@ from lit_agents.environment.alfworld_play import UNKNOWN, Game
 from lit_agents.environment.alfworld_rooms import Household, drawn
 from lit_agents.errors import BadInput
 from lit_agents.processes import end_with_parent
-from lit_agents.whole_files import made_folder
+from lit_agents.whole_files import made_folder, text_lines
 
 ESCAPES = str.maketrans({"+": "_plus_", "-": "_minus_", ".": "_dot_", "|": "_bar_"})
 LONGEST = 50
@@ -68,7 +68,7 @@ def generated(folder: Path, wanted: Sequence[tuple[str, int]], workers: int) -> 
 def _known(folder: Path) -> dict[tuple[str, int], Row]:
     rows = {}
     with suppress(FileNotFoundError):
-        for line in (folder / INDEX).read_text(encoding="utf-8").splitlines():
+        for line in text_lines(folder / INDEX):
             with suppress(ValueError, TypeError):  # a line that a kill cut
                 row = Row(**json.loads(line))
                 if (folder / row.name / GAME).is_file():

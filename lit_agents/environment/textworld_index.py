@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lit_agents.errors import BadInput
+from lit_agents.whole_files import text_lines
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def read_index(folder: Path) -> dict[int, Row]:
     """By seed, those left out too; not in it, and so made again, are games without files and those whose row was cut."""
     rows = {}
     with suppress(FileNotFoundError):
-        for line in (folder / "index.jsonl").read_text().splitlines():
+        for line in text_lines(folder / "index.jsonl"):
             with suppress(ValueError, TypeError):
                 row = Row(**json.loads(line))
                 rows[row.seed] = row

@@ -18,6 +18,7 @@ from lit_agents.environment.swe.packages import Package
 from lit_agents.environment.swe.problem import HELD_OUT, Problem
 from lit_agents.errors import BadInput
 from lit_agents.types import Task
+from lit_agents.whole_files import name_of_file
 
 SPLITS = ("train", "sft", "validation", "test")
 ROW_SPLITS = ("train",) * 6 + ("sft",) * 2 + ("validation", "test")
@@ -57,12 +58,14 @@ def row_tasks(spec: str, folder: Path, split: str, count: int) -> list[Task]:
     """
     found = []
     _, _, named = spec.partition(":")
-    repositories = {repo for repo in named.split("+") if repo}
+    repositories = {repo.lower() for repo in named.split("+") if repo}
     for path in folder.glob("*.json"):
         problem = Problem.load(path)
-        if repositories and problem.repo not in repositories:
+        if repositories and problem.repo.lower() not in repositories:
             continue
-        number = int(hashlib.sha256(path.stem.encode()).hexdigest(), 16)
+        if path.stem != name_of_file(problem.id):
+            continue  # a copy under another name
+        number = int(hashlib.sha256(problem.id.encode(errors="surrogatepass")).hexdigest(), 16)
         held_out = problem.labels.get(HELD_OUT) == "True"
         if ("test" if held_out else ROW_SPLITS[number % 10]) == split:
             found.append((number, path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 from lit_agents.environment.swe.sandbox.terms import Completed
@@ -15,11 +16,19 @@ SUBMIT = "submit"
 LONGEST = 100_000
 """Bytes of a command, its quotes counted as they are passed on: the system takes 131,072 as one argument."""
 GRAMMAR = "one command of bash: a fenced block, a tool call, or the whole text; submit ends"
-PRELUDE = f"""view() {{ python3 -I {TOOLS}/view.py "$@"; }}
-edit() {{ python3 -I {TOOLS}/edit.py "$@"; }}
+
+
+def prelude(tools: Path = TOOLS) -> str:
+    """Shell that defines what an agent finds besides bash.
+
+    Args:
+        tools: the folder of the scripts, which may have any name.
+    """
+    view, edit = (shlex.quote(str(tools / name)) for name in ("view.py", "edit.py"))
+    return f"""view() {{ python3 -I {view} "$@"; }}
+edit() {{ python3 -I {edit} "$@"; }}
 search() {{ grep -rnI --include='*.py' -m 5 -e "$@" . | cut -c 1-160 | head -n 20; }}
 submit() {{ echo "submit has to be the whole command"; }}"""
-"""What an agent finds besides bash."""
 
 
 def parsed(action: str) -> tuple[str, str]:

@@ -13,21 +13,24 @@ from pathlib import Path
 
 from lit_agents.environment.base import Start, TextEnvironment, Transition
 from lit_agents.environment.swe.catalogue import SPLITS, generated_tasks, row_tasks
-from lit_agents.environment.swe.commands import GRAMMAR, PRELUDE, SUBMIT, TOOLS, observed, parsed
+from lit_agents.environment.swe.commands import GRAMMAR, SUBMIT, TOOLS, observed, parsed, prelude
 from lit_agents.environment.swe.expert import next_action
 from lit_agents.environment.swe.factory import NEEDS, Factory
+from lit_agents.environment.swe.held_out import HeldOut, in_words, is_held_out
 from lit_agents.environment.swe.packages import Package
 from lit_agents.environment.swe.problem import Problem, Requirements
+from lit_agents.environment.swe.recipes import recipes as read_recipes
 from lit_agents.environment.swe.release import PACKAGES
 from lit_agents.environment.swe.repositories import IMAGE
 from lit_agents.environment.swe.rows import IMAGES, read_rows
-from lit_agents.environment.swe.runtimes import runtime
+from lit_agents.environment.swe.runtimes import PATIENCE, runtime
 from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.sandbox.choice import working
 from lit_agents.environment.swe.sandbox.terms import Runtime
 from lit_agents.environment.swe.submission import submitted
 from lit_agents.environment.swe.tree import File, Tree, packed, unpacked
-from lit_agents.environment.swe.verify import verify_all
+from lit_agents.environment.swe.verdicts import summary, verify_all
+from lit_agents.environment.swe.verify import How
 from lit_agents.environment.swe.written_tests import KeptTests, TestWriter
 from lit_agents.errors import BadInput
 from lit_agents.paths import cache_folder
@@ -58,13 +61,17 @@ class SweGym(TextEnvironment):
         rows: files or datasets whose rows ``python -m lit_agents.tasks swe`` verifies.
         sources: by ``owner/name``, or ``*`` for all others, where a row's files come from, see `repositories.repository`.
         images: who publishes the images of rows that name none.
+        recipes: a file that says how repositories are installed and tested without an image, see `recipes`.
+        held_out: whether the ``rows`` serve the split ``test`` alone; by default those of known test sets, see `held_out`.
+        row_seconds: what all test runs of a row may take together when it is verified, and each command that fetches or
+            installs something for it.
         help_level: how much the statement of a generated task says: 0 that tests fail, 1 the file too, 2 the function,
             3 the tests, 4 the kind of bug.
         written_tests: who writes more tests, whose share that passes is the signal ``written_passed``; nobody by default.
         observation: characters that are shown of what a command prints.
         command_timeout: seconds that a command has.
         episode_seconds: when its commands have run for so many, an episode is truncated; what it waits is not counted.
-        workers: how many candidates are tried at once; by default one per core.
+        workers: how many candidates or rows are tried at once; by default one per core.
     """
 
     def __init__(
@@ -76,6 +83,9 @@ class SweGym(TextEnvironment):
         rows: str | list[str] | None = None,
         sources: dict[str, list[str]] | None = None,
         images: str = IMAGES,
+        recipes: str | None = None,
+        held_out: bool | None = None,
+        row_seconds: float = PATIENCE,
         help_level: int = 3,
         written_tests: TestWriter | None = None,
         observation: int = 4000,
@@ -85,6 +95,9 @@ class SweGym(TextEnvironment):
     ) -> None:
         if not 0 <= help_level <= 4:
             raise BadInput("help_level", f"it is {help_level}.", "Choose one of 0 to 4.")
+        if row_seconds <= 0:
+            raise BadInput("row_seconds", f"{row_seconds:g} is not above 0.", "Give it a positive value.")
+        self._specs, self._held_out, self._row_seconds = read_recipes(recipes), held_out, row_seconds
         self._folder, self._given, self._packages = folder, sandbox, packages or PACKAGES
         named = [_name_of(text) for texts in self._packages.values() for text in texts]
         if twice := sorted({text for text in named if named.count(text) > 1}):
@@ -111,17 +124,25 @@ class SweGym(TextEnvironment):
             found = {release.title: len(self._factory().problems(release, share)) for release in releases}
             listed = ", ".join(f"{count} of {title}" for title, count in found.items())
             said.append(f"{self.folder}: {sum(found.values())} tasks of {len(found)} packages: {listed}")
-        said += [self._verify(source) for source in self._rows]
+        usable = 0
+        for source in self._rows:
+            count, report = self._verify(source)
+            usable += count
+            said.append(report)
+        if self._rows and not usable:
+            print("\n".join(said))
+            raise BadInput("rows", "none of them can be used here.", "See above why.")
         return "\n".join(said)
 
-    def _verify(self, source: str) -> str:
-        rows = read_rows(source, self._images)
-        with self._chosen.copy() as sandbox:
-            needed = partial(self._runtime, sandbox)
-            verdicts = verify_all(rows, self.folder, self._sources, sandbox, needed)
-        fallen = [f"  {name}: {why}" for name, why in verdicts.items() if why]
-        kept = f"{source}: {len(rows) - len(fallen)} of {len(rows)} rows can be used here"
-        return "\n".join([kept + ("; the others:" if fallen else ""), *fallen])
+    def _verify(self, source: str) -> tuple[int, str]:
+        """How many rows can be used, and what there is to say."""
+        rows = read_rows(source, self._images, partial(is_held_out, said=self._held_out))
+        holders = HeldOut(self.folder / "held_out.json").updated(source, rows, undo=self._held_out is False)
+        needed = partial(self._runtime, seconds=self._row_seconds)
+        how = How(self.folder, self._sources, self._specs, self._chosen.copy, needed, self._row_seconds, self._workers)
+        verdicts = verify_all(rows, how, holders)
+        usable = sum(not verdict.reason for verdict in verdicts)
+        return usable, f"{summary(source, verdicts)}\n  {in_words(source, rows, self._held_out, holders)}"
 
     def tasks(self, spec: str, split: str, count: int) -> list[Task]:
         """See `catalogue`."""
@@ -177,7 +198,7 @@ class SweGym(TextEnvironment):
         return {
             "commands": GRAMMAR,
             "admissible": "hidden",
-            "prompt": hashlib.sha256((PROMPT + PRELUDE).encode()).hexdigest()[:16],
+            "prompt": hashlib.sha256((PROMPT + prelude(Path("."))).encode()).hexdigest()[:16],
             "help_level": str(self._help),
             "observation": f"{self._observation} characters",
             "seconds": f"{self._timeout:g} of a command, {self._seconds:g} of all commands",
@@ -204,10 +225,10 @@ class SweGym(TextEnvironment):
             self._sandbox = sandbox
         return sandbox
 
-    def _runtime(self, sandbox: Sandbox, needs: Requirements, tree: Tree) -> Runtime:
-        found = runtime(needs, self.folder / "venvs", sandbox.RUNS_IMAGES, tree)
-        prelude = f"{PRELUDE}\n{found.prelude}" if found.prelude else PRELUDE
-        return Runtime((*found.shown, str(TOOLS)), found.path, found.variables, prelude, found.image)
+    def _runtime(self, sandbox: Sandbox, needs: Requirements, tree: Tree, seconds: float = PATIENCE) -> Runtime:
+        found = runtime(needs, self.folder / "venvs", sandbox.RUNS_IMAGES, tree, seconds)
+        before = f"{prelude()}\n{found.prelude}".strip()
+        return Runtime((*found.shown, str(TOOLS)), found.path, found.variables, before, found.image)
 
     def _factory(self) -> Factory:
         def opened() -> Sandbox:

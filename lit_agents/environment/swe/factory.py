@@ -261,7 +261,7 @@ def _tried(path: Path) -> list[dict[str, object]]:
     whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
     if len(whole) + 1 != path.stat().st_size:
         write_whole(path, whole + "\n" if whole else "")
-    return [json.loads(line) for line in whole.splitlines()]
+    return [json.loads(line) for line in whole.split("\n") if line]
 
 
 def _dropped_last(tried: list[dict[str, object]]) -> int:

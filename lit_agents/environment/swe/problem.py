@@ -27,6 +27,7 @@ class Requirements:
         python: version of Python, e.g. ``3.9``; empty: the one that runs this.
         install: arguments of pip, one call each.
         variables: of the environment.
+        commands: of the shell, after that, in the repository's folder.
         key: repository and version, where what is installed includes the repository itself; the agent's files come first.
     """
 
@@ -35,6 +36,7 @@ class Requirements:
     install: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     key: str = ""
+    commands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Problem:
         fields: dict[str, Any] = asdict(self)
         for name in ("start", "fix", "tests"):
             fields[name] = {path: _written(file) for path, file in getattr(self, name).items()}
+        if not self.requirements.commands:
+            del fields["requirements"]["commands"]  # tasks without any are what they were before there could be some
         return fields
 
     @staticmethod
@@ -97,7 +101,8 @@ class Problem:
             for name in ("statements", "fail_to_pass", "pass_to_pass"):
                 fields[name] = tuple(fields[name])
             needs = fields.pop("requirements")
-            return Problem(**fields, requirements=Requirements(**needs | {"install": tuple(needs["install"])}))
+            listed = {name: tuple(needs.get(name, ())) for name in ("install", "commands")}
+            return Problem(**fields, requirements=Requirements(**needs | listed))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"it is no problem of this package ({type(error).__name__}: {error})."
             raise BadInput(str(path), reason, "Delete it, and make the tasks again.") from error

@@ -5,16 +5,17 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lit_agents.errors import BadInput
+from lit_agents.whole_files import json_lines
 
 HUB = "hub:"
-HELD_OUT = re.compile(r"(^|[-_./ ])(test|verified|lite|multimodal)([-_./ ]|$)")
-"""In the name of a file or dataset: what results are reported on."""
+SHARD = re.compile(r"-\d+-of-\d+$")
+"""At the end of the name of one of several files that hold a part of a dataset."""
 IMAGES = "xingyaoww"
 """Who publishes SWE-Gym's images."""
 
@@ -44,21 +45,25 @@ class Row:
     held_out: bool = False
 
 
-def read_rows(source: str, images: str = IMAGES) -> list[Row]:
-    """All rows of a ``.jsonl``, ``.json`` or ``.parquet`` file, or of a dataset of the hub (``hub:SWE-Gym/SWE-Gym``).
+def read_rows(
+    source: str, images: str = IMAGES, held_out: Callable[[str, Path], bool] = lambda source, path: False
+) -> list[Row]:
+    """All rows of a ``.jsonl``, ``.json`` or ``.parquet`` file, or of a dataset of the hub.
 
     Args:
+        source: the file, or ``hub:SWE-Gym/SWE-Gym``, or one part of a dataset (``hub:SWE-bench/SWE-bench:dev``).
         images: who publishes the images of rows that name none; empty for nobody.
+        held_out: whether the rows of one of its files may be tested on only; it is asked before a file is read.
 
     Raises:
         BadInput: no such file or dataset, or rows of another kind.
     """
-    paths = _from_hub(source.removeprefix(HUB)) if source.startswith(HUB) else [Path(source).expanduser()]
+    paths = _from_hub(source) if source.startswith(HUB) else [Path(source).expanduser()]
     rows: list[Row] = []
-    for path in paths:
+    for path, held in [(path, held_out(source, path)) for path in paths]:
         for number, fields in enumerate(_fields(path, source), start=1):
             try:
-                rows.append(_row(fields, images, held_out(source, path)))
+                rows.append(_row(fields, images, held))
             except (KeyError, TypeError, ValueError) as error:
                 reason = f"row {number} has not SWE-Gym's fields ({type(error).__name__}: {error})."
                 raise BadInput(
@@ -67,13 +72,24 @@ def read_rows(source: str, images: str = IMAGES) -> list[Row]:
     return rows
 
 
-def held_out(source: str, path: Path) -> bool:
-    """Whether a file, or the dataset it is of, is called a test set; folders may have any name."""
-    name = f"{source}/{path.name}" if source.startswith(HUB) else path.name
-    return bool(HELD_OUT.search(name.lower()))
+def dataset_of(source: str) -> str:
+    """The name of a dataset: ``owner/name`` on the hub, a file's without its ending; folders may have any name."""
+    if source.startswith(HUB):
+        return source.removeprefix(HUB).partition(":")[0]
+    return SHARD.sub("", Path(source).stem)
+
+
+def part_of(source: str, path: Path) -> str:
+    """The part (``train``, ``dev``, ``test``) that a file of the hub belongs to, as its name says; a file here has none."""
+    if not source.startswith(HUB):
+        return ""
+    return path.parent.name if path.stem.isdigit() else SHARD.sub("", path.stem)
 
 
 def _row(fields: Mapping[str, Any], images: str, held_out: bool) -> Row:
+    for required in ("instance_id", "repo"):
+        if not fields[required]:
+            raise ValueError(f"{required} is empty")
     name = str(fields["instance_id"])
     # an image's name may not hold two underscores in a row, and each publisher writes them in his own way
     joint = "_1776_" if images == "swebench" else "_s_"
@@ -84,8 +100,8 @@ def _row(fields: Mapping[str, Any], images: str, held_out: bool) -> Row:
         repo=str(fields["repo"]),
         version=str(fields.get("version") or ""),
         base_commit="HEAD" if is_bug else str(fields["base_commit"]),  # a mirror of one commit
-        problem_statement=str(fields["problem_statement"]),
-        patch=str(fields["patch"]),
+        problem_statement=str(fields["problem_statement"] or "").encode(errors="replace").decode(),
+        patch=str(fields["patch"] or ""),
         test_patch=str(fields.get("test_patch") or ""),
         fail_to_pass=_ids(fields["FAIL_TO_PASS"]),
         pass_to_pass=_ids(fields["PASS_TO_PASS"]),
@@ -96,8 +112,8 @@ def _row(fields: Mapping[str, Any], images: str, held_out: bool) -> Row:
 
 
 def _ids(value: Any) -> tuple[str, ...]:
-    """A list, or one that is written as JSON."""
-    found = json.loads(value) if isinstance(value, str) else list(value)
+    """A list, or one that is written as JSON; null and an empty text are an empty list."""
+    found = json.loads(value or "[]") if isinstance(value, str) else list(value or ())
     if not all(isinstance(test, str) for test in found):
         raise TypeError("test ids that are no text")
     return tuple(found)
@@ -110,26 +126,28 @@ def _fields(path: Path, source: str) -> Iterable[Mapping[str, Any]]:
         if path.suffix == ".parquet":
             table = importlib.import_module("pyarrow.parquet").read_table(path)
             return [dict(row) for row in table.to_pylist()]
-        text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
-            return list(json.loads(text))
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return list(json.loads(path.read_text(encoding="utf-8-sig")))
+        return json_lines(path)
     except ModuleNotFoundError as error:
         raise BadInput(source, "reading parquet needs pyarrow.", "Run: pip install pyarrow") from error
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise BadInput(source, f"it cannot be read ({error}).", "Give a .jsonl, .json or .parquet file.") from error
 
 
-def _from_hub(name: str) -> list[Path]:
-    """The dataset's parquet files."""
+def _from_hub(source: str) -> list[Path]:
+    """The parquet files of a dataset, or of one part of it."""
+    name, _, part = source.removeprefix(HUB).partition(":")
     hub = importlib.import_module("huggingface_hub")
     try:
-        folder = hub.snapshot_download(name, repo_type="dataset", allow_patterns="*.parquet")
+        folder = Path(hub.snapshot_download(name, repo_type="dataset", allow_patterns="*.parquet"))
     except Exception as error:  # whatever the hub and the way to it have
         reason = f"it cannot be had from the hub ({type(error).__name__}: {error})."
-        raise BadInput(
-            f"{HUB}{name}", reason, "Check the name and the network, or download it and name the file."
-        ) from error
-    if paths := sorted(Path(folder).rglob("*.parquet")):
-        return paths
-    raise BadInput(f"{HUB}{name}", "it has no parquet files.", "Download it as a .jsonl file and name that.")
+        raise BadInput(source, reason, "Check the name and the network, or download it and name the file.") from error
+    paths = sorted(folder.rglob("*.parquet"))
+    if not paths:
+        raise BadInput(source, "it has no parquet files.", "Download it as a .jsonl file and name that.")
+    if found := [path for path in paths if part in ("", part_of(source, path))]:
+        return found
+    parts = ", ".join(sorted({part_of(source, path) for path in paths}))
+    raise BadInput(source, f"it has no part {part!r}.", f"Name one of {parts}, or none for all of it.")

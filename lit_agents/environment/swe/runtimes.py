@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import shlex
@@ -10,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from filelock import FileLock
@@ -24,50 +27,56 @@ QUIET_PYTHON = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERSITE": "1"}
 VARIABLES = {"PYTHONPATH": "{work}:{work}/src", **QUIET_PYTHON, "PYTHONHASHSEED": "0"}
 _QUIET = {"SETUPTOOLS_SCM_PRETEND_VERSION": "0", "PBR_VERSION": "0"}
 """There is no history from which a version could be told."""
+PATIENCE = 3600.0
+"""Seconds."""
 ACTIVATE = ". /opt/miniconda3/bin/activate testbed"
 """In the images of SWE-Gym and SWE-bench."""
 
 
-def runtime(needs: Requirements, folder: Path, images: bool, tree: Tree) -> Runtime:
+def runtime(needs: Requirements, folder: Path, images: bool, tree: Tree, seconds: float = PATIENCE) -> Runtime:
     """What a sandbox is opened with.
 
     Args:
         folder: where virtual environments are.
         images: whether the sandbox can run an image.
         tree: the repository, which pip may be told to install.
+        seconds: that one step of making an environment may take.
 
     Raises:
         BadInput: there is neither an image nor a virtual environment that can be made.
     """
     if images and needs.image:
         return Runtime(image=needs.image, prelude=ACTIVATE, variables={**QUIET_PYTHON, **needs.variables})
-    venv = virtual_environment(needs, folder, tree)
+    venv = virtual_environment(needs, folder, tree, seconds)
     prefix = _prefix(venv)
     variables = {**VARIABLES, "VIRTUAL_ENV": str(venv), **needs.variables}
     return Runtime(shown=(str(venv), prefix), path=(f"{venv}/bin",), variables=variables)
 
 
-def virtual_environment(needs: Requirements, folder: Path, tree: Tree) -> Path:
+def virtual_environment(needs: Requirements, folder: Path, tree: Tree, seconds: float = PATIENCE) -> Path:
     """The one with these packages, made if it is not there.
 
     Raises:
-        BadInput: there is no such Python, or pip cannot install them.
+        BadInput: there is no such Python, or pip or a command fails.
     """
     python = _python(needs.python)
-    text = json.dumps([python, needs.install, needs.key])
+    text = json.dumps([python, needs.install, needs.key, *needs.commands])
     venv = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
     venv.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{venv}.lock"):
         if not (venv / "complete").is_file():
             shutil.rmtree(venv, ignore_errors=True)
-            _run([python, "-m", "venv", str(venv)], f"Python {needs.python}")
-            pip = [str(venv / "bin" / "pip"), "install", "-q", "--disable-pip-version-check"]
+            _run([python, "-m", "venv", str(venv)], f"Python {needs.python}", seconds)
+            pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+            active = {"VIRTUAL_ENV": str(venv), "PATH": f"{venv}/bin:{os.environ.get('PATH', os.defpath)}"}
             with tempfile.TemporaryDirectory(
                 prefix="lit_agents-build-"
             ) as place:  # a line may name the repository's own files
                 write_folder(tree, Path(place))
                 for line in needs.install:
-                    _run([*pip, *shlex.split(line)], f"pip install {line}", place)
+                    _run([*pip, *shlex.split(line)], f"pip install {line}", seconds, place)
+                for line in needs.commands:
+                    _run(["bash", "-ec", line], line, seconds, place, active | dict(needs.variables))
             _forget_what_is_repaired(venv)
             (venv / "complete").write_text(text)
     return venv
@@ -83,8 +92,9 @@ def _forget_what_is_repaired(venv: Path) -> None:
     for note in packages.glob("*.dist-info/direct_url.json"):
         if "dir_info" not in json.loads(note.read_text()):
             continue
-        for line in (note.parent / "RECORD").read_text().splitlines():
-            path = packages / line.split(",")[0]
+        record = (note.parent / "RECORD").read_bytes().decode()
+        for name in (line[0] for line in csv.reader(io.StringIO(record, newline="")) if line):
+            path = packages / name
             if packages not in path.resolve().parents or path.parent == note.parent:
                 continue
             path.unlink(missing_ok=True)
@@ -96,10 +106,23 @@ def _forget_what_is_repaired(venv: Path) -> None:
         shutil.rmtree(packages / name, ignore_errors=True)
 
 
-def _run(command: list[str], named: str, place: str | None = None) -> None:
-    done = subprocess.run(
-        command, cwd=place, env=_QUIET | os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+def _run(
+    command: list[str], named: str, seconds: float, place: str | None = None, more: Mapping[str, str] | None = None
+) -> None:
+    try:
+        done = subprocess.run(
+            command,
+            cwd=place,
+            env=_QUIET | os.environ | dict(more or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BadInput(named, f"it did not end in {seconds:g} seconds.", "Raise row_seconds.") from error
     if done.returncode:
         lines = [line for line in done.stdout.splitlines() if "ERROR" in line] or done.stdout.splitlines()
         raise BadInput(named, f"it failed: {' '.join(lines[-3:])[:500]}", "Check the network and the requirements.")

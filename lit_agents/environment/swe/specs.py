@@ -1,11 +1,13 @@
 """How the repositories of SWE-Gym are installed and tested without their images, by version.
 
-What needs conda, Java or a build (pandas, MONAI, modin, bokeh, hydra) is left to the images.
+What needs conda, Java or a build (pandas, MONAI, modin, bokeh, hydra) is left to the images, or to a file of the user's, see
+`recipes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lit_agents.environment.swe.results import PYTEST
@@ -21,6 +23,7 @@ class Spec:
         install: arguments of pip, one call each, in the repository's folder.
         test: how its tests are run; the test files follow.
         variables: of the environment.
+        commands: of the shell, after that, in the repository's folder, with the virtual environment in use.
     """
 
     since: str
@@ -28,9 +31,15 @@ class Spec:
     install: tuple[str, ...]
     test: str = PYTEST
     variables: Mapping[str, str] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
 
 
-DEFAULT = (Spec("0", "", (".", "pytest")),)
+OTHERS = "*"
+"""Stands for all repositories that are not named."""
+IN_IMAGE = Spec("0", "", ())
+"""For a repository whose image has all it needs."""
+Specs = Mapping[str, Sequence[Spec]]
+"""By ``owner/name`` in lower case, from the first version on."""
 SPECS: dict[str, tuple[Spec, ...]] = {
     "getmoto/moto": (
         Spec("0", "3.11", (".[all,server]", "pytest sure freezegun"), variables={"AWS_DEFAULT_REGION": "us-east-1"}),
@@ -53,12 +62,13 @@ SPECS: dict[str, tuple[Spec, ...]] = {
 }
 
 
-def spec_of(repo: str, version: str) -> Spec:
-    """The last one that a version has reached."""
-    found = SPECS.get(repo, DEFAULT)
-    return next((spec for spec in reversed(found) if _number(version) >= _number(spec.since)), found[0])
+def spec_of(repo: str, version: str, specs: Specs) -> Spec | None:
+    """The last one that a version has reached; None where nobody says how that is installed."""
+    found = specs.get(repo.lower(), specs.get(OTHERS, ()))
+    return next((spec for spec in reversed(found) if number_of(version) >= number_of(spec.since)), None)
 
 
-def _number(version: str) -> tuple[int, ...]:
-    """``1.10`` is more than ``1.9``; what is no number counts as 0."""
-    return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
+def number_of(version: str) -> tuple[int, ...]:
+    """``1.10`` is more than ``1.9``; of a part like ``0b3`` the digits it begins with count, of any other none."""
+    digits = (re.match(r"\d*", part) for part in version.lower().removeprefix("v").split("."))
+    return tuple(int(found[0] or 0) if found else 0 for found in digits)

@@ -6,8 +6,8 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lit_agents.environment.swe.grading import graded
@@ -18,58 +18,84 @@ from lit_agents.environment.swe.results import Ran, cut, reason, run_tests, stea
 from lit_agents.environment.swe.rows import Row
 from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.sandbox.terms import Runtime, SandboxError
-from lit_agents.environment.swe.specs import spec_of
-from lit_agents.environment.swe.tree import Tree, changed, packed
+from lit_agents.environment.swe.specs import IN_IMAGE, Specs, spec_of
+from lit_agents.environment.swe.statement import without_text
+from lit_agents.environment.swe.tree import Change, Tree, changed, packed
 from lit_agents.errors import BadInput
-from lit_agents.whole_files import write_whole
 
-LONGEST = 1800.0
-"""Seconds that one run of a row's test files may take."""
-TOUCHED = re.compile(r"^\+\+\+ b/(.+?)\s*$", re.MULTILINE)
 TOOK = re.compile(r" in \d+(\.\d+)?s\b.*")
 """At the end of pytest's last line: no two calls say the same."""
 CASE = re.compile(r"^[ +]\[case ([^\]]+)\]", re.MULTILINE)
 
 
-def verified(
-    row: Row,
-    folder: Path,
-    sources: Mapping[str, list[str]],
-    sandbox: Sandbox,
-    runtime: Callable[[Requirements, Tree], Runtime],
-) -> Problem:
+@dataclass(frozen=True)
+class How:
+    """How rows are verified.
+
+    Attributes:
+        folder: where trees, clones and problems are kept.
+        sources: by ``owner/name``, or under ``*`` for all others, where a row's files come from.
+        specs: how repositories are installed.
+        sandbox: makes a new one, not open, in which tests are run.
+        runtime: what they need.
+        row_seconds: what all test runs of a row may take together, and each command that fetches or installs something.
+        workers: how many rows are tried at once.
+    """
+
+    folder: Path
+    sources: Mapping[str, list[str]]
+    specs: Specs
+    sandbox: Callable[[], Sandbox]
+    runtime: Callable[[Sandbox, Requirements, Tree], Runtime]
+    row_seconds: float
+    workers: int
+
+    def sources_of(self, repo: str) -> list[str]:
+        """Where the files of a repository come from, however its name is spelled."""
+        named = {name.lower(): sources for name, sources in self.sources.items()}
+        return named.get(repo.lower()) or named.get("*", [])
+
+
+def verified(row: Row, how: How, sandbox: Sandbox) -> Problem:
     """A problem made of a row; its ``pass_to_pass`` are those that hold here.
 
     Args:
-        folder: where trees, clones and problems are kept.
-        sources: by ``owner/name``, or under ``*`` for all others, where its files come from.
         sandbox: in which its tests are run.
-        runtime: what they need.
 
     Raises:
         BadInput: why it cannot be used.
     """
-    named = sources.get(row.repo) or sources.get("*", [])
-    tree = repository(row.repo, row.base_commit, named, folder, lambda: sandbox.image_files(row.image))
+    needs, test = _needs(row, how.specs, sandbox)
+    wanted = sorted(set(map(cut, row.fail_to_pass)))
+    if not wanted:
+        raise BadInput(row.instance_id, "it names no FAIL_TO_PASS test.", "Leave it out.")
+    if not row.problem_statement.strip() and not row.is_bug:
+        raise BadInput(row.instance_id, "it has no problem statement (null or empty).", "Leave it out.")
+    tree = repository(
+        row.repo,
+        row.base_commit,
+        how.sources_of(row.repo),
+        how.folder,
+        lambda: sandbox.image_files(row.image),
+        how.row_seconds,
+    )
     tests, change = patched(tree, row.test_patch), patched(tree, row.patch)
     start = change if row.is_bug else {}
     fix = {path: tree.get(path) for path in change} if row.is_bug else change
     begun = changed(tree, start)
     if clash := sorted(set(tests) & set(fix)):
         raise BadInput(row.instance_id, f"both patches change {clash[0]}.", "Leave it out.")
-    spec = spec_of(row.repo, row.version)
-    needs = Requirements(row.image, spec.python, spec.install, spec.variables, key=f"{row.repo} {row.version}")
-    command = _command(spec.test, row)
+    command = _command(test, row, tests)
+    budget = _Budget(row.instance_id, how.row_seconds)
     try:
-        sandbox.open(runtime(needs, tree))
-        before = _twice(sandbox, packed(changed(begun, tests)), command)
+        sandbox.open(how.runtime(sandbox, needs, tree))
+        before = _twice(sandbox, packed(changed(begun, tests)), command, budget)
         repaired = changed(changed(begun, graded(fix, begun, tests)), tests)  # as an agent's would be
-        after = _twice(sandbox, packed(repaired), command)
+        after = _twice(sandbox, packed(repaired), command, budget)
     except SandboxError as error:
         raise BadInput(row.instance_id, f"its sandbox broke ({error}).", "Try again.") from error
-    wanted = sorted(set(map(cut, row.fail_to_pass)))
     flipped = [test for test in wanted if test in after.always and test not in before.ever]
-    if flipped != wanted or not wanted:
+    if flipped != wanted:
         said = TOOK.sub("", reason(after.last.done.output))
         why = f"{len(flipped)} of {len(wanted)} tests fail without the fix and pass with it ({said})."
         raise BadInput(row.instance_id, why, "Leave it out, or use its image.")
@@ -77,8 +103,8 @@ def verified(
     return Problem(
         id=row.instance_id,
         repo=row.repo,
-        statements=(row.problem_statement,),
-        tree=save_tree(folder / "trees", tree),
+        statements=(row.problem_statement,) if row.problem_statement.strip() else without_text(wanted),
+        tree=save_tree(how.folder / "trees", tree),
         start=start,
         fix=fix,
         tests=tests,
@@ -88,8 +114,36 @@ def verified(
         seconds=after.last.done.seconds,
         requirements=needs,
         labels={"repo": row.repo, "files": str(len(fix)), "failing": str(len(wanted)), HELD_OUT: str(row.held_out)},
-        made_of=_digest(row),
+        made_of=digest_of(row),
     )
+
+
+def _needs(row: Row, specs: Specs, sandbox: Sandbox) -> tuple[Requirements, str]:
+    """What its tests need, and how they are run."""
+    spec = spec_of(row.repo, row.version, specs)
+    if spec is None and sandbox.RUNS_IMAGES and row.image:
+        spec = IN_IMAGE
+    if spec is None:
+        reason = f"nothing says how {row.repo} is installed here: name a file that does (--recipes FILE)"
+        way_out = "or run its published image (--sandbox lit_agents.environment.swe.sandbox.engine.DockerSandbox)."
+        raise BadInput(row.instance_id, f"{reason}, {way_out}", "")
+    key = f"{row.repo} {row.version}"
+    return Requirements(row.image, spec.python, spec.install, spec.variables, key, spec.commands), spec.test
+
+
+class _Budget:
+    """What is left of the time that the tests of a row have; waiting for a turn takes nothing of it."""
+
+    def __init__(self, row: str, seconds: float) -> None:
+        self._row, self._all, self._left = row, seconds, seconds
+
+    def run(self, sandbox: Sandbox, command: str) -> Ran:
+        ran = run_tests(sandbox, command, self._left)
+        self._left -= ran.done.seconds
+        if ran.done.timed_out or self._left <= 0:
+            reason = f"four runs of its tests do not end in {self._all:g} seconds."
+            raise BadInput(self._row, reason, "Raise row_seconds, or leave it out.")
+        return ran
 
 
 @dataclass(frozen=True)
@@ -106,67 +160,29 @@ class _Twice:
     last: Ran
 
 
-def _twice(sandbox: Sandbox, archive: bytes, command: str) -> _Twice:
+def _twice(sandbox: Sandbox, archive: bytes, command: str, budget: _Budget) -> _Twice:
     runs = []
     for _ in range(2):
         sandbox.reset(archive)
-        runs.append(run_tests(sandbox, command, LONGEST))
+        runs.append(budget.run(sandbox, command))
     first, second = (run.passed for run in runs)
     return _Twice(steady(first & second, first, second), first | second, runs[1])
 
 
-def _digest(row: Row) -> str:
+def digest_of(row: Row) -> str:
     """Of all that a row says; what set it was found in is not of the row."""
     return hashlib.sha256(json.dumps(asdict(row) | {"held_out": False}, sort_keys=True).encode()).hexdigest()
 
 
-def verify_all(
-    rows: Sequence[Row],
-    folder: Path,
-    sources: Mapping[str, list[str]],
-    sandbox: Sandbox,
-    runtime: Callable[[Requirements, Tree], Runtime],
-) -> dict[str, str]:
-    """By row, why it cannot be used here; empty if it can. See `verified` for the arguments.
+def _command(test: str, row: Row, tests: Change) -> str:
+    """The tests of the files that the test patch touches, or without one of those that are named; of mypy's, the cases.
 
-    Those that can are remembered while the row says the same; the others are tried again the next time, since the network or a
-    sandbox may have been why. What has once been in a set for tests stays held out, whatever other set has it, too.
+    A file that is only renamed is touched, too.
     """
-    home = folder / "rows"
-    home.mkdir(parents=True, exist_ok=True)
-    verdicts, held_out = dict[str, str](), _held_out(home, rows)
-    for row in rows:
-        path = home / f"{row.instance_id}.json"
-        verdicts[row.instance_id] = ""
-        known = Problem.load(path) if path.is_file() else None
-        found = known if known and known.made_of == _digest(row) else None
-        try:
-            found = found or verified(row, folder, sources, sandbox, runtime)
-        except BadInput as error:
-            verdicts[row.instance_id] = f"{error.where}: {error.reason}"
-            path.unlink(missing_ok=True)
-            continue
-        found = replace(found, labels={**found.labels, HELD_OUT: str(row.instance_id in held_out)})
-        if found != known:
-            found.save(path)
-    return verdicts
-
-
-def _held_out(home: Path, rows: Sequence[Row]) -> set[str]:
-    """Names of all rows that a set for tests has ever had, whether they could be used or not."""
-    path = home / "held_out.txt"
-    known = set(path.read_text(encoding="utf-8").split()) if path.is_file() else set[str]()
-    found = known | {row.instance_id for row in rows if row.held_out}
-    if found != known:
-        write_whole(path, "".join(f"{name}\n" for name in sorted(found)))
-    return found
-
-
-def _command(test: str, row: Row) -> str:
-    """The tests of the files that the test patch touches, or without one of those that are named; of mypy's, the cases."""
-    touched = [path for path in TOUCHED.findall(row.test_patch) if is_test(path) or path.endswith((".py", ".test"))]
-    if any(path.endswith(".test") for path in touched):
-        return f"{test} -k {shlex.quote(' or '.join(dict.fromkeys(CASE.findall(row.test_patch))))}"
+    there = [path for path, file in tests.items() if file is not None]
+    touched = [path for path in there if is_test(path) or path.endswith((".py", ".test"))]
+    if any(path.endswith(".test") for path in touched) and (cases := dict.fromkeys(CASE.findall(row.test_patch))):
+        return f"{test} -k {shlex.quote(' or '.join(cases))}"
     named = [test_id.partition("::")[0] for test_id in (*row.fail_to_pass, *row.pass_to_pass) if "::" in test_id]
     files = [path for path in touched if path.endswith(".py")] or sorted(set(named))
     return f"{test} {shlex.join(files)}"

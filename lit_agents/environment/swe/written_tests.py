@@ -20,7 +20,7 @@ from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.sandbox.terms import SandboxError
 from lit_agents.environment.swe.syntax import parsed
 from lit_agents.environment.swe.tree import Change, File, Tree, changed, packed
-from lit_agents.whole_files import write_whole
+from lit_agents.whole_files import name_of_file, write_whole
 
 FOLDER = "lit_agents_written_tests"
 COMMAND = f"{PYTEST} -o addopts= {FOLDER}"
@@ -129,7 +129,7 @@ class KeptTests(TestWriter):
     def write(self, problem: Problem, before: Tree, sandbox: Sandbox) -> dict[str, str]:
         """See `TestWriter`."""
         settings = f"{type(self._writer).__name__} {sorted(vars(self._writer).items())}"
-        path = self._folder / f"{problem.id}.{hashlib.sha256(settings.encode()).hexdigest()[:12]}.json"
+        path = self._folder / f"{name_of_file(problem.id)}.{hashlib.sha256(settings.encode()).hexdigest()[:12]}.json"
         if not path.is_file():
             self._folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, json.dumps(self._writer.write(problem, before, sandbox)))

@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 import subprocess
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from lit_agents.environment.swe import SweGym
+from lit_agents.environment.swe.catalogue import SPLITS
+from lit_agents.environment.swe.held_out import is_held_out
+from lit_agents.environment.swe.recipes import recipes
 from lit_agents.environment.swe.repositories import patched, repository
+from lit_agents.environment.swe.results import PYTEST
 from lit_agents.environment.swe.rows import read_rows
 from lit_agents.environment.swe.sandbox.engine import DockerSandbox
 from lit_agents.environment.swe.sandbox.terms import SandboxError
 from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
-from lit_agents.environment.swe.specs import SPECS, Spec, spec_of
+from lit_agents.environment.swe.specs import SPECS, spec_of
 from lit_agents.environment.swe.tree import File, packed, read_folder
 from lit_agents.errors import BadInput
-from lit_agents.tasks import wins
+from lit_agents.tasks import main, wins
+from lit_agents.whole_files import text_lines
 from tests.environment.swe.little import SOURCE, little_package
 from tests.shared_data import shared_data
 
@@ -79,39 +85,62 @@ def row(repo: Path) -> dict[str, object]:
     }
 
 
+def recipe(folder: Path, repo: str, *packages: str) -> str:
+    """A file that says how a repository is installed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipes.yaml").write_text(json.dumps({repo: {"0": {"packages": packages}}}))
+    return str(folder / "recipes.yaml")
+
+
 def written(rows: list[dict[str, object]], path: Path) -> str:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
 
 
-def test_rows_are_verified_and_played(
-    repo: Path, row: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setitem(SPECS, "me/little", (Spec("0", "", ("-r needs.txt",)),))
+def test_rows_are_verified_and_played(repo: Path, row: dict[str, object], tmp_path: Path, capsys):
     breaks = {"instance_id": "me__little-2", "patch": row["test_patch"], "test_patch": row["patch"]}
     rows = [
-        row,
+        row | {"instance_id": "Me/little 1"},  # an identifier is any text
         row | breaks,
-        row | {"instance_id": "me__little-3", "base_commit": "0" * 40},
+        row | {"instance_id": "../me__little-3", "base_commit": "0" * 40},
         row | {"instance_id": "me__little-4", "FAIL_TO_PASS": ["tests/test_core.py::test_total"]},
         row | {"instance_id": "me__little-5", "patch": str(row["patch"]).replace("return list", "return tuple")},
+        row | {"instance_id": "me__little-6", "problem_statement": None},
+        row | {"instance_id": "me__little-7", "repo": "you/none"},
+        row | {"instance_id": "me__little-8", "repo": "you/none"},
+        row | {"instance_id": "Me/little 1", "patch": ""},
     ]
     home = tmp_path / "home"
     swe = SweGym(
-        str(home), SubprocessSandbox(), rows=written(rows, tmp_path / "r.jsonl"), sources={"me/little": [str(repo)]}
+        str(home),
+        SubprocessSandbox(),
+        rows=written(rows, tmp_path / "r.jsonl"),
+        sources={"Me/Little": [str(repo)]},
+        recipes=recipe(tmp_path, "ME/little", "-r needs.txt"),
+        workers=2,
     )
-    said = swe.install().splitlines()
-    assert "1 of 5 rows" in said[0] and len(said) == 5
-    assert "fail without the fix" in said[1] and "me__little-2" in said[1]
-    assert "unable to read tree" in said[2] or "reference is not a tree" in said[2]
-    assert (
-        said[3].endswith("0 of 1 tests fail without the fix and pass with it (8 passed, 1 skipped).")
-        and "does not apply" in said[4]
-    )
-    assert swe.install().splitlines() == said  # those that fell are tried again
+    said = swe.install()
+    first, lost, *refused, held = said.splitlines()
+    assert "1 of 9 rows" in first and "1 of their 3 PASS_TO_PASS tests do not hold here" in lost
+    assert "Me/little 1 1 of 3" in lost and "not held out" in held and "--held_out true" in held
+    two, *others = refused
+    assert two.startswith("  2 refused: nothing says how you/none is installed here") and "--recipes FILE" in two
+    assert two.endswith("(me__little-7, me__little-8)") and len(others) == 6
+    by_row = {line.rpartition(" (")[2].rstrip(")"): line for line in others}
+    assert "fail without the fix" in by_row["me__little-2"]
+    assert "reference is not a tree" in by_row["../me__little-3"] or "unable to read tree" in by_row["../me__little-3"]
+    assert "0 of 1 tests fail without the fix and pass with it" in by_row["me__little-4"]
+    assert "does not apply" in by_row["me__little-5"] and "no problem statement" in by_row["me__little-6"]
+    assert "another row before it has the same instance_id" in by_row["Me/little 1"]
+    progress = capsys.readouterr().err.splitlines()
+    assert len(progress) == 9 and progress[-1].startswith("[9 of 9, 8 refused] ")
+    assert any("Me/little 1: can be used; 2 of 3 PASS_TO_PASS tests hold here" in line for line in progress)
+    assert swe.install() == said  # those that fell are tried again
+    assert len(list(home.rglob("*.json"))) == 1 and not list(tmp_path.glob("me__*"))
 
-    (split,) = [s for s in ("train", "sft", "validation", "test") if _has_tasks(swe, s)]
-    (task,) = swe.tasks("rows:me/little", split, 1)
+    (split,) = [s for s in SPLITS if _has_tasks(swe, s)]
+    (task,) = swe.tasks("rows:me/LITTLE", split, 1)
+    assert task.id == "Me/little 1"
     with pytest.raises(BadInput, match="0 rows of rows:you/other"):
         swe.tasks("rows:you/other", split, 1)
     start = swe.reset(task)
@@ -129,26 +158,109 @@ def test_rows_are_verified_and_played(
         last = swe.step(action)
     swe.close()
 
-    def splits(name: str, content: dict[str, object]) -> list[str]:
-        source = written([content], tmp_path / name)
-        other = SweGym(str(home), SubprocessSandbox(), rows=source, sources={"me/little": [str(repo)]})
-        other.install()
-        return [s for s in ("train", "sft", "validation", "test") if _has_tasks(other, s)]
 
-    (home / "rows" / "me__little-1.json").unlink()
+def test_a_set_of_which_no_row_can_be_used_is_an_error(repo: Path, row: dict[str, object], tmp_path: Path, capsys):
+    rows = written([row], tmp_path / "r.jsonl")
+    assert main(["swe", "--folder", str(tmp_path), "--rows", rows, "--sandbox", "SubprocessSandbox"]) == 2
+    said = capsys.readouterr()
+    assert "rows: none of them can be used here" in said.err and "1 refused: nothing says how me/little" in said.out
+
+
+def test_the_tests_of_a_row_have_their_time(repo: Path, row: dict[str, object], tmp_path: Path):
+    lines = str(row["test_patch"]).splitlines()
+    new = [line.replace("+    from little.core import last", "+    __import__('time').sleep(60)") for line in lines]
+    assert new != lines
+    how = {"sources": {"*": [str(repo)]}, "recipes": recipe(tmp_path, "*", "-r needs.txt"), "row_seconds": 15.0}
+    rows = written([row | {"test_patch": "\n".join(new)}], tmp_path / "r.jsonl")
+    swe = SweGym(str(tmp_path / "home"), SubprocessSandbox(), rows=rows, **how)
+    with pytest.raises(BadInput, match="none of them"):
+        swe.install()
+
+
+def test_what_is_held_out_is_said_and_undone(repo: Path, row: dict[str, object], tmp_path: Path):
+    home, recipes = tmp_path / "home", recipe(tmp_path, "me/little", "-r needs.txt")
     named = row | {"instance_id": "me__little-2"}  # by its name it would be trained on
-    assert splits("s.jsonl", named) == ["train"]
-    assert (
-        splits("s_verified.jsonl", named | {"patch": row["test_patch"]}) == []
-    )  # it cannot be used, and yet is held out
-    assert splits("s.jsonl", named) == ["test"]  # once held out, always held out
-    assert (
-        splits("s.jsonl", named | {"FAIL_TO_PASS": ["tests/test_core.py::test_total"]}) == []
-    )  # another row by the same name
+
+    def splits(name: str, content: dict[str, object], held_out: bool | None = None) -> tuple[list[str], str]:
+        source = written([content], tmp_path / name)
+        given = {"rows": source, "sources": {"me/little": [str(repo)]}, "recipes": recipes, "held_out": held_out}
+        other = SweGym(str(home), SubprocessSandbox(), **given)
+        try:
+            said = other.install().splitlines()[-1]
+        except BadInput as error:
+            said = str(error)
+        return [s for s in SPLITS if _has_tasks(other, s)], said
+
+    assert splits("mine_lite.jsonl", named)[0] == ["train"]  # SWE-Gym-Lite and R2E-Gym-Lite are for training
+    unusable = named | {"patch": row["test_patch"]}
+    assert splits("SWE-bench_Verified.jsonl", unusable)[0] == []  # and yet it is held out
+    found, said = splits("mine_lite.jsonl", named)
+    assert found == ["test"] and "1 of them still are" in said and "SWE-bench_Verified.jsonl" in said
+    assert splits("mine_lite.jsonl", named, False)[0] == ["test"]  # that is not what holds it out
+    assert splits("SWE-bench_Verified.jsonl", unusable, False)[0] == []
+    found, said = splits("mine_lite.jsonl", named)
+    assert found == ["train"] and "not held out" in said
+    found, said = splits("mine_lite.jsonl", named, True)
+    assert found == ["test"] and "as --held_out says" in said
+    found, said = splits("SWE-bench_Lite-test.jsonl", named)
+    assert "1 of 1 held out" in said and "SWE-bench_Lite-test is a test set" in said and "--held_out false" in said
+    assert splits("SWE-bench_Lite-test.jsonl", named, False)[0] == ["test"]  # mine_lite says so
+    assert splits("mine_lite.jsonl", named, False)[0] == ["train"]
+    another = named | {"FAIL_TO_PASS": ["tests/test_core.py::test_total"]}
+    assert splits("mine_lite.jsonl", another)[0] == []  # another row by the same name
+    assert "--held_out true" in splits("mine_test.jsonl", named)[1]
 
 
-def test_a_patch_that_is_the_bug_is_where_the_agent_begins(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(SPECS, "swesmith/me__little.1", (Spec("0", "", ("-r needs.txt", ".")),))
+@pytest.mark.parametrize(
+    ("source", "file", "held"),
+    [
+        ("hub:SWE-Gym/SWE-Gym", "data/train-00000-of-00001.parquet", False),
+        ("hub:SWE-Gym/SWE-Gym-Lite", "data/train-00000-of-00001.parquet", False),
+        ("hub:R2E-Gym/R2E-Gym-Lite", "data/train-00000-of-00002.parquet", False),
+        ("hub:SWE-bench/SWE-bench_Lite", "data/test-00000-of-00001.parquet", True),
+        ("hub:SWE-bench/SWE-bench_Lite", "data/dev-00000-of-00001.parquet", False),
+        ("hub:princeton-nlp/SWE-bench", "data/train-00000-of-00001.parquet", False),
+        ("hub:princeton-nlp/SWE-bench", "default/test/0000.parquet", True),
+        ("hub:someone/swe-bench-verified", "data/train-00000-of-00001.parquet", False),
+        ("hub:R2E-Gym/SWE-Bench-Verified", "data/test-00000-of-00001.parquet", True),
+        ("hub:nebius/SWE-bench-extra", "data/train-00000-of-00001.parquet", False),
+        ("hub:nebius/SWE-rebench", "data/test-00000-of-00001.parquet", None),
+        ("/data/test/SWE-bench_Multilingual.jsonl", "", True),
+        ("/data/tests/swebench_dev_sample.jsonl", "", False),
+        ("/data/swebench.json", "", True),
+        ("/data/lite.jsonl", "", False),
+        ("/data/latest.jsonl", "", False),
+        ("/data/my-verified.jsonl", "", None),
+        ("/data/test.jsonl", "", None),
+    ],
+)
+def test_test_sets_are_known_by_their_full_names(source: str, file: str, held: bool | None):
+    path = Path(file or source)
+    assert is_held_out(source, path, True) and not is_held_out(source, path, False)
+    if held is None:  # the user has to say
+        with pytest.raises(BadInput, match="may be that of a test set"):
+            is_held_out(source, path, None)
+        return
+    assert is_held_out(source, path, None) == held
+
+
+def test_a_part_of_a_dataset_can_be_named(row: dict[str, object], tmp_path: Path, monkeypatch):
+    parquet, table = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow").Table
+    for part in ("train", "test"):
+        named = row | {"instance_id": part}
+        parquet.write_table(table.from_pylist([named]), tmp_path / f"{part}-00000-of-00001.parquet")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: str(tmp_path))
+    asked = partial(is_held_out, said=None)
+    found = {row.instance_id: row.held_out for row in read_rows("hub:SWE-bench/SWE-bench", held_out=asked)}
+    assert found == {"train": False, "test": True}
+    assert [row.instance_id for row in read_rows("hub:me/mine:train", held_out=asked)] == ["train"]
+    with pytest.raises(BadInput, match="Say --held_out true"):
+        read_rows("hub:me/mine", held_out=asked)
+    with pytest.raises(BadInput, match=r"no part 'dev'. Name one of test, train"):
+        read_rows("hub:me/mine:dev", held_out=asked)
+
+
+def test_a_patch_that_is_the_bug_is_where_the_agent_begins(repo: Path, tmp_path: Path):
     mirror = little_package(tmp_path / "mirror")
     for name in ("pyproject.toml", "needs.txt"):
         (mirror / name).write_text((repo / name).read_text())
@@ -159,19 +271,23 @@ def test_a_patch_that_is_the_bug_is_where_the_agent_begins(repo: Path, tmp_path:
     git(mirror, "add", "-A")
     git(mirror, "commit", "-qm", "the mirror's one commit")
     (mirror / "little" / "core.py").write_text(SOURCE + NEW_CODE.replace("-1", "0"))
-    named = {
-        "instance_id": "me__little.1.x",
-        "repo": "swesmith/me__little.1",
-        "problem_statement": "The last is the first.",
-    }
+    named = {"instance_id": "me__little.1.x", "repo": "swesmith/me__little.1", "problem_statement": None}
     tested = {"FAIL_TO_PASS": ["tests/test_core.py::test_last"], "PASS_TO_PASS": ["tests/test_core.py::test_total"]}
     bug = {**named, **tested, "patch": git(mirror, "diff"), "image_name": "smith/x"}
     git(mirror, "checkout", "-q", ".")
-    sources, rows = {"swesmith/me__little.1": [str(mirror)]}, written([bug], tmp_path / "smith_test.jsonl")
-    swe = SweGym(str(tmp_path / "home"), SubprocessSandbox(), rows=rows, sources=sources)
-    assert swe.install().endswith("1 of 1 rows can be used here")
-    assert [split for split in ("train", "sft", "validation", "test") if _has_tasks(swe, split)] == ["test"]  # held out
-    assert wins(swe, swe.tasks("rows:swesmith/me__little.1", "test", 1)) == 1
+    given = {
+        "rows": written([bug], tmp_path / "smith_test.jsonl"),
+        "sources": {"swesmith/me__little.1": [str(mirror)]},
+        "recipes": recipe(tmp_path, "swesmith/me__little.1", "-r needs.txt", "."),
+        "held_out": True,
+    }
+    swe = SweGym(str(tmp_path / "home"), SubprocessSandbox(), **given)
+    assert "1 of 1 rows can be used here" in swe.install()
+    assert [split for split in SPLITS if _has_tasks(swe, split)] == ["test"]  # held out
+    (task,) = swe.tasks("rows:swesmith/me__little.1", "test", 1)
+    said = swe.reset(task).observation
+    assert "None" not in said and "These tests fail: tests/test_core.py::test_last" in said
+    assert wins(swe, [task]) == 1
     (packages,) = (tmp_path / "home").glob("venvs/*/lib/python3*/site-packages")
     there = {path.name for path in packages.iterdir()}
     assert "little-1.dist-info" in there and not there & {
@@ -300,12 +416,76 @@ def test_the_sample_rows_are_understood():
 
 
 def test_a_version_is_a_number_not_a_text():
-    assert spec_of("python/mypy", "1.10").python == "3.12" and spec_of("python/mypy", "1.7").python == "3.12"
-    assert spec_of("python/mypy", "1.6").python == "3.11" and spec_of("python/mypy", "0.920").python == "3.9"
-    assert spec_of("some/other", "2").install == (".", "pytest")
+    table = recipes(None)
+    found = {version: spec_of("python/mypy", version, table) for version in ("1.10", "1.7", "1.6", "0.920", "0.900b1")}
+    assert [spec and spec.python for spec in found.values()] == ["3.12", "3.12", "3.11", "3.9", "3.9"]
     for specs in SPECS.values():
         numbers = [[int(part) for part in spec.since.split(".")] for spec in specs]
         assert numbers == sorted(numbers)
+
+
+def test_what_nobody_says_how_to_install_is_not_guessed():
+    assert spec_of("some/other", "2", recipes(None)) is None
+
+
+RECIPES = """
+Some/Other:
+  1.10:
+    python: 3.10
+    packages: ["'numpy<2' cython"]
+    commands: [make init]
+    test: FLAG=1 python -m pytest -n0
+    variables: {TZ: 0}
+  "1.9": {}
+python/mypy:
+  "1.7": {python: "3.13", test: "tox -e {plugin}"}
+"*":
+  "0": {python: "3.11"}
+"""
+
+
+def test_recipes_are_merged_over_the_table(tmp_path: Path):
+    (tmp_path / "r.yaml").write_text(RECIPES)
+    table = recipes(str(tmp_path / "r.yaml"))
+    spec = spec_of("some/other", "1.11", table)
+    assert spec and (spec.since, spec.python, spec.install, spec.commands) == (
+        "1.10",
+        "3.10",
+        ("'numpy<2' cython",),
+        ("make init",),
+    )
+    assert spec.test == f"FLAG=1 python -m {PYTEST} -n0" and spec.variables == {"TZ": "0"}
+    assert (older := spec_of("some/other", "1.9.5", table)) and older.test == PYTEST and older.since == "1.9"
+    assert spec_of("some/other", "1.8", table) is None  # older than all that is said
+    mypy = [spec_of("python/mypy", version, table) for version in ("1.7", "1.6")]
+    assert [each and each.python for each in mypy] == ["3.13", "3.11"] and mypy[0] and mypy[0].test == "tox -e {plugin}"
+    others = spec_of("any/other", "", table)
+    assert others and others.python == "3.11"
+    (tmp_path / "r.json").write_text('{"a/b": {"1.10": {"python": "3.9"}}}')
+    found = spec_of("a/b", "1.10", recipes(str(tmp_path / "r.json")))
+    assert found and found.since == "1.10" and found.python == "3.9"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[]", "it names no repositories"),
+        ("a: {'1': {}}", "no owner/name"),
+        ("a/b: {}", "a/b has no versions"),
+        ("a/b: {'1': x}", "a/b 1 says nothing"),
+        ("a/b: {'1': {pip: x}}", "a/b 1 has a field 'pip'"),
+        ("a/b: {'1': {packages: x}}", "packages of a/b 1 is no list of texts"),
+        ("a/b: {'1': {test: make check}}", "test of a/b 1 does not call pytest"),
+        ("a/b: {'1': {variables: [x]}}", "variables of a/b 1"),
+        ("a: b: c", "cannot be read"),
+    ],
+)
+def test_a_recipe_that_says_something_else_is_refused(tmp_path: Path, text: str, words: str):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(BadInput, match=words):
+        SweGym(recipes=str(tmp_path / "r.yaml"))
+    with pytest.raises(BadInput, match=r"gone.yaml: it cannot be read"):
+        SweGym(recipes=str(tmp_path / "gone.yaml"))
 
 
 REAL = "marshmallow-code__marshmallow-1343"
@@ -313,12 +493,12 @@ REAL = "marshmallow-code__marshmallow-1343"
 
 @pytest.mark.slow
 def test_a_real_row_holds_with_its_release_and_is_won_by_its_fix(tmp_path: Path):
-    sample = shared_data("swe/swebench_dev_sample.jsonl").read_text().splitlines()
+    sample = text_lines(shared_data("swe/swebench_dev_sample.jsonl"))
     (line,) = (line for line in sample if json.loads(line)["instance_id"] == REAL)
     (tmp_path / "row.jsonl").write_text(line + "\n")
     sources = {"marshmallow-code/marshmallow": ["sdist:marshmallow==2.20.0"]}
     swe = SweGym(str(tmp_path / "home"), rows=str(tmp_path / "row.jsonl"), sources=sources)
-    assert swe.install() == f"{tmp_path / 'row.jsonl'}: 1 of 1 rows can be used here"
+    assert swe.install().startswith(f"{tmp_path / 'row.jsonl'}: 1 of 1 rows can be used here")
     (split,) = (split for split in ("train", "sft", "validation", "test") if holds(swe, split))
     assert wins(swe, swe.tasks("rows", split, 1)) == 1
     swe.close()

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import sys
 from pathlib import Path
 
 AROUND = 2
 """Lines that are shown before and after what was changed."""
+
+
+def lines_of(text: str) -> list[str]:
+    """Its lines with their ends, as Python counts them: at newlines and carriage returns, not at form feeds or U+2028."""
+    return list(io.StringIO(text, newline=""))
 
 
 def parses(text: str) -> bool:
@@ -31,12 +37,16 @@ def main(args: list[str]) -> int | str:
         before = path.read_bytes().decode() if path.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         return f"edit: {error}"
-    lines = before.splitlines(True)
+    lines = lines_of(before)
     if first > len(lines) + 1 or last < first:
         return f"edit: there are no lines {args[1]} in {path}, which has {len(lines)}"
-    new = sys.stdin.read().splitlines(True)
-    if new and not new[-1].endswith("\n"):
-        new[-1] += "\n"
+    try:
+        new = lines_of(sys.stdin.buffer.read().decode())
+    except UnicodeDecodeError as error:
+        return f"edit: the new lines are not UTF-8 ({error})"
+    for part in (new, lines if first > len(lines) else []):  # what is put after a last line without an end
+        if part and not part[-1].endswith("\n"):
+            part[-1] += "\n"
     after = "".join(lines[: first - 1] + new + lines[last:])
     if path.suffix == ".py" and parses(before) and not parses(after):
         return f"edit: nothing was changed, because {path} would be no Python any more"
@@ -44,7 +54,7 @@ def main(args: list[str]) -> int | str:
         path.write_bytes(after.encode())
     except OSError as error:
         return f"edit: {error}"
-    shown = after.splitlines()
+    shown = [line.rstrip("\r\n") for line in lines_of(after)]
     for number in range(max(1, first - AROUND), min(len(shown), first + len(new) - 1 + AROUND) + 1):
         print(f"{number} {shown[number - 1]}")
     return 0

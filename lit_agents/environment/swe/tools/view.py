@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import sys
 from pathlib import Path
 
@@ -41,10 +42,11 @@ def main(args: list[str]) -> int | str:
     if not 1 <= len(args) <= 2:
         return "usage: view FILE [LINE or NAME]"
     try:
-        source = Path(args[0]).read_text(encoding="utf-8", errors="replace")
+        source = Path(args[0]).read_bytes().decode(errors="replace")
     except OSError as error:
         return f"view: {error}"
-    lines = source.splitlines()
+    # as Python counts them: at newlines and carriage returns, not at form feeds or U+2028
+    lines = [line.rstrip("\r\n") for line in io.StringIO(source, newline="")]
     first, last = 1, FIRST
     if len(args) == 2 and args[1].isdigit():
         first = max(1, int(args[1]) - FIRST // 2)
