@@ -41,8 +41,20 @@ def fit(args: Sequence[str] | None = None) -> Run:
     """The command as a function: trains, and returns the run with its results."""
     begun = time.perf_counter()
     cli = FitCLI(args)
-    data, module, plan = cli.datamodule, cli.model, planned(cli)
+    plan = planned(cli)
     run = open_run(cli, plan)
+    try:
+        _go(run)
+        if is_first():
+            _show(run, (time.perf_counter() - begun) / 60)
+    finally:
+        run.folder.release()
+    return run
+
+
+def _go(run: Run) -> None:
+    """All that is refused, before anything is made; then the folder, and the stages."""
+    cli, plan, data, module = run.cli, run.plan, run.cli.datamodule, run.cli.model
     if not (run.checkpoint and "base" in run.results):  # later all that it had is in the run's own checkpoint
         run.start = checkpoint_of(cli, "start_from")
     if run.start and cli.value("budget"):
@@ -69,15 +81,16 @@ def fit(args: Sequence[str] | None = None) -> Run:
     finally:
         run.bar.hide()
         data.close()
-    if is_first():
-        minutes = (time.perf_counter() - begun) / 60
-        print_table(f"{next(iter(run.results.values())).conditions.sentence}, {minutes:.1f} min", run.results)
-        for place in cli.value("elsewhere"):
-            there = {name: found[place] for name, found in run.elsewhere.items() if place in found}
-            print_table(f"{place}: {next(iter(there.values())).conditions.sentence}", there)
-        drawn = draw_curve(run.folder.path / "metrics.csv", run.folder.path / "curve.png", run.results)
-        print(f"run folder: {run.folder.path}" + ("" if drawn else " (no curve: nothing was trained)"))
-    return run
+
+
+def _show(run: Run, minutes: float) -> None:
+    """Tables and the curve."""
+    print_table(f"{next(iter(run.results.values())).conditions.sentence}, {minutes:.1f} min", run.results)
+    for place in run.cli.value("elsewhere"):
+        there = {name: found[place] for name, found in run.elsewhere.items() if place in found}
+        print_table(f"{place}: {next(iter(there.values())).conditions.sentence}", there)
+    drawn = draw_curve(run.folder.path / "metrics.csv", run.folder.path / "curve.png", run.results)
+    print(f"run folder: {run.folder.path}" + ("" if drawn else " (no curve: nothing was trained)"))
 
 
 def _say_how_to_go_on(folder: RunFolder) -> None:

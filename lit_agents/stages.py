@@ -238,6 +238,15 @@ def open_run(cli: AgentCLI, plan: RunPlan) -> Run:
         run.know(len(STAGES))  # the process that started this one measured the base
         return run
     folder, path = RunFolder.reopen(name, chosen, checkpoint)
+    try:
+        return _reopened(cli, plan, folder, path)
+    except BaseException:
+        folder.release()
+        raise
+
+
+def _reopened(cli: AgentCLI, plan: RunPlan, folder: RunFolder, path: Path | None) -> Run:
+    """What a run folder and its checkpoint come to."""
     at = path.parent.name if path else "base"
     if at not in STAGES:
         raise BadInput(f"--ckpt_path {path}", f"{at} is no stage of a run.", "Name one in sft or rl.")

@@ -35,6 +35,7 @@ GOES_ON = (
 )
 HOSTILE, ERRORS = ("tests/integration/test_hostile.py",), ("tests/integration/test_errors.py",)
 KILL = ("tests/integration/test_kill.py", "-k", "after and trained")
+FOLDERS = ("tests/integration/test_run_folders.py", "-m", "not slow")
 
 AUDIT = ("tests/integration/test_audit.py", "-m", "not slow")
 WARNING, MEMORY = ("tests/callbacks/test_early_warning.py",), ("tests/callbacks/test_memory.py",)
@@ -332,6 +333,14 @@ FAULTS = [
           '"best_k_models": best, "dirpath": self.dirpath}', '"best_k_models": best}', GOES_ON),
     Fault("keep the result of a stage that goes on", "run_folder.py",
           "        if later:\n", "        if not later:\n", GOES_ON),
+    Fault("work in a folder in which a run lives", "run_lock.py",
+          "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)", "fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)", FOLDERS),
+    Fault("take a numbered folder that another process has made", "run_folder.py",
+          "                path.mkdir()\n", "                path.mkdir(exist_ok=True)\n", FOLDERS),
+    Fault("begin in a folder that was used since it was looked at", "run_folder.py",
+          "if not _holds_nothing(self.path, None):", "if not self.path:", FOLDERS),
+    Fault("go on with a run that another process goes on with", "run_folder.py",
+          "            if begun:\n", "            if not begun:\n", FOLDERS),
     Fault("go on from the newest file", "run_folder.py",
           "for stage in reversed(STAGES)]", "for stage in STAGES]", GOES_ON),
     Fault("begin without the other run's critic", "stages.py",

@@ -67,7 +67,7 @@ def test_a_run_leaves_everything_that_was_promised(toy, capfd):
     files = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
     assert files == {
         "config.yaml", "metrics.csv", "episodes.jsonl", "trained.jsonl", "ledger.json", "summary.json", "curve.png",
-        "checkpoints/sft/last.ckpt", "checkpoints/rl/last.ckpt", "checkpoints/rl/best.ckpt",
+        "run.lock", "checkpoints/sft/last.ckpt", "checkpoints/rl/last.ckpt", "checkpoints/rl/best.ckpt",
     }  # fmt: skip
     summary = json.loads((path / "summary.json").read_text())
     assert list(summary["success"]) == ["base", "sft", "rl"]

@@ -144,9 +144,18 @@ class Zygote:
 
     def run(self, *args: str, **order: Any) -> tuple[int, float]:
         """A run's exit status, and how long it lasted from the appearance of the folder watched."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        self.begin(*args, **order)
+        return self.ended()
+
+    def begin(self, *args: str, **order: Any) -> None:
+        """Start a run."""
+        assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order | {"args": args}) + "\n")
         self._process.stdin.flush()
+
+    def ended(self) -> tuple[int, float]:
+        """Wait for the run that was started; see `run`."""
+        assert self._process.stdout is not None
         status, seconds = json.loads(self._process.stdout.readline())
         return status, seconds
 
