@@ -289,7 +289,9 @@ def _interrupted(*_: object) -> None:
 def test_last_is_that_of_the_last_stage_whatever_a_copy_made_of_the_times(toy):
     fit(["--config", toy, "--run", "run", *ONE_ITERATION])
     Path("run/checkpoints/sft/last.ckpt").touch()
-    assert RunFolder.reopen("toy", "run", "last")[1] == Path("run/checkpoints/rl/last.ckpt")
+    folder, checkpoint = RunFolder.reopen("toy", "run", "last")
+    folder.release()
+    assert checkpoint == Path("run/checkpoints/rl/last.ckpt")
 
 
 def test_a_critic_is_begun_with_too(toy):
