@@ -32,6 +32,7 @@ from lit_agents.rollout.budget import Budget
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.elsewhere import Elsewhere
 from lit_agents.run_folder import is_first
+from lit_agents.scheduler import Stopped, without_requeue
 from lit_agents.trainer_settings import refuse_callbacks, refuse_settings
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
@@ -164,6 +165,7 @@ class AgentCLI(LightningCLI):
         settings = {**self.value("trainer").as_dict(), **changes}
         refuse_accumulation(settings["accumulate_grad_batches"])
         own, plugins = (_listed(settings.pop(key)) for key in ("callbacks", "plugins"))
+        plugins = without_requeue(plugins)
         if isinstance(settings["strategy"], str) and settings["strategy"].startswith(("auto", "ddp")):
             plugins = [*plugins, AtomicCheckpoints()]  # the sharded strategies write in a way of their own
         trainer = Trainer(
@@ -199,7 +201,7 @@ class AgentCLI(LightningCLI):
     def config_text(self) -> str:
         """What reproduces the run: everything but where it was written and what it continued."""
         config = self.config.clone()
-        for key in ("config", "run", "ckpt_path", "output"):
+        for key in ("config", "run", "ckpt_path", "output", "allow_different"):
             config.pop(key, None)
         return str(self.parser.dump(config, skip_none=False))
 
@@ -252,6 +254,8 @@ def run_command(command: Callable[[], object]) -> int:
             raise
         print(f"error: {error.filename or 'disk'}: no space is left. Free some, then go on.", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        return stopped.code
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0

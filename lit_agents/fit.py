@@ -11,18 +11,16 @@ import time
 from collections.abc import Sequence
 
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_agents.cli import AgentCLI, quiet, run_command
+from lit_agents.errors import printable
 from lit_agents.evaluate import checkpoint_of
 from lit_agents.evaluation.report import draw_curve, print_table
 from lit_agents.planning import planned, refuse_another_start
 from lit_agents.rollout.held_out import seen_by
 from lit_agents.run_folder import STAGES, RunFolder, is_first
+from lit_agents.scheduler import scheduler_signals
 from lit_agents.stages import Run, open_run
-
-TERMINATED = 143
-"""Exit code after SIGTERM, as in a shell."""
 
 
 class FitCLI(AgentCLI):
@@ -35,15 +33,31 @@ class FitCLI(AgentCLI):
         """See `AgentCLI`."""
         super().add_arguments_to_parser(parser)
         parser.add_argument("--run", type=str | None, default=None, help="run folder instead of runs/<name>-<number>")
+        allow = "go on under other conditions than the run began under, and mark what follows"
+        parser.add_argument("--allow_different", type=bool, default=False, help=allow)
 
 
 @quiet()
 def fit(args: Sequence[str] | None = None) -> Run:
     """The command as a function: trains, and returns the run with its results."""
-    begun = time.perf_counter()
-    cli = FitCLI(args)
-    data, module, plan = cli.datamodule, cli.model, planned(cli)
-    run = open_run(cli, plan)
+    with scheduler_signals():
+        return _fitted(FitCLI(args), time.perf_counter())
+
+
+def _fitted(cli: FitCLI, begun: float) -> Run:
+    run = open_run(cli, planned(cli))
+    try:
+        _go(run)
+        if is_first():
+            _show(run, (time.perf_counter() - begun) / 60)
+    finally:
+        run.folder.release()
+    return run
+
+
+def _go(run: Run) -> None:
+    """All that is refused, before anything is made; then the folder, and the stages."""
+    cli, plan, data, module = run.cli, run.plan, run.cli.datamodule, run.cli.model
     if not (run.checkpoint and "base" in run.results):  # later all that it had is in the run's own checkpoint
         run.start = checkpoint_of(cli, "start_from")
     if run.start and cli.value("budget"):
@@ -54,11 +68,13 @@ def fit(args: Sequence[str] | None = None) -> Run:
         sets = data.preflight(chat, **needed, **shown)
         for other in cli.value("elsewhere").values():
             sets += data.elsewhere(other).preflight(chat, **{other.split: None})
+        run.compare_conditions()
         data.keep_apart(sets, start_from=seen_by(run.start, type(data)))
         run.folder.create()
         if run.cut is not None:
             later = STAGES[STAGES.index(run.checkpoint.parent.name) + 1 :] if run.checkpoint else STAGES
             run.folder.cut(run.cut, later)
+        run.mark_changes()  # first: a configuration that is there is taken for the one that was gone on with
         run.folder.keep_config(cli.config_text())
         begins = " (nothing to go on from: it begins)" if cli.value("ckpt_path") and not run.checkpoint else ""
         run.bar.console.print(f"run folder: {run.folder.path}{begins}", highlight=False, soft_wrap=True)
@@ -66,21 +82,21 @@ def fit(args: Sequence[str] | None = None) -> Run:
     except KeyboardInterrupt:
         _say_how_to_go_on(run.folder)
         raise
-    except SIGTERMException as error:  # a scheduler's word; of itself it would end like a success
-        _say_how_to_go_on(run.folder)
-        raise SystemExit(TERMINATED) from error
     finally:
         run.bar.hide()
         data.close()
-    if is_first():
-        minutes = (time.perf_counter() - begun) / 60
-        print_table(f"{next(iter(run.results.values())).conditions.sentence}, {minutes:.1f} min", run.results)
-        for place in cli.value("elsewhere"):
-            there = {name: found[place] for name, found in run.elsewhere.items() if place in found}
-            print_table(f"{place}: {next(iter(there.values())).conditions.sentence}", there)
-        drawn = draw_curve(run.folder.path / "metrics.csv", run.folder.path / "curve.png", run.results)
-        print(f"run folder: {run.folder.path}" + ("" if drawn else " (no curve: nothing was trained)"))
-    return run
+
+
+def _show(run: Run, minutes: float) -> None:
+    """Tables and the curve."""
+    print_table(f"{next(iter(run.results.values())).conditions.sentence}, {minutes:.1f} min", run.results)
+    for place in run.cli.value("elsewhere"):
+        there = {name: found[place] for name, found in run.elsewhere.items() if place in found}
+        print_table(f"{place}: {next(iter(there.values())).conditions.sentence}", there)
+    for change in run.changes:
+        print(printable(change.sentence))
+    drawn = draw_curve(run.folder.path / "metrics.csv", run.folder.path / "curve.png", run.results)
+    print(f"run folder: {run.folder.path}" + ("" if drawn else " (no curve: nothing was trained)"))
 
 
 def _say_how_to_go_on(folder: RunFolder) -> None:

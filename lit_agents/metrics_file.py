@@ -18,6 +18,8 @@ class MetricsFile:
 
     def __init__(self, path: Path, writes: bool = True) -> None:
         self._path, self._writes = path, writes
+        self.changes = 0
+        """How often the run went on under other conditions; see `lit_agents.resuming`. 0 is not written down."""
         self.rows: list[dict[str, str]] = []
         if path.exists():
             with path.open(newline="") as file:
@@ -27,6 +29,7 @@ class MetricsFile:
     def add(self, stage: str, iteration: int, step: int, numbers: Mapping[str, float]) -> None:
         """Add a row."""
         row = {"stage": stage, "iteration": str(iteration), "step": str(step)}
+        row |= {"changed": str(self.changes)} if self.changes else {}
         row |= {k: repr(float(v)) for k, v in sorted(numbers.items())}
         self.rows.append(row)
         if not set(row) <= set(self._columns):

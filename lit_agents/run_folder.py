@@ -5,10 +5,12 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -17,6 +19,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lit_agents.errors import BadInput
 from lit_agents.evaluation.stored import StoredEpisode
 from lit_agents.metrics_file import MetricsFile
+from lit_agents.run_lock import LOCK, in_use, locked
 from lit_agents.types import Episode, TurnRewards
 from lit_agents.whole_files import HALF, to_disk, write_whole
 
@@ -58,13 +61,21 @@ class RunFolder:
     (what was trained on), ``ledger.json``, ``summary.json``, ``curve.png``, ``checkpoints/<stage>/{best,last}.ckpt``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, numbered: str | None = None) -> None:
         self.path, self.writes = path, is_first()
-        self.metrics = MetricsFile(path / "metrics.csv", self.writes)
+        self._numbered = numbered
+        self._lock: IO[str] | None = None
+
+    @cached_property
+    def metrics(self) -> MetricsFile:
+        """``metrics.csv``, read when it is first needed: not before the folder is this process's own."""
+        return MetricsFile(self.path / "metrics.csv", self.writes)
 
     @staticmethod
     def find(name: str, chosen: str | None) -> RunFolder:
         """A folder for a new run: the one chosen, or the next free ``runs/<name>-<number>``. Nothing is made yet.
+
+        Until `create` a numbered folder may become one with a higher number, if another process is faster.
 
         Raises:
             BadInput: it already holds a run, or the processes of the run cannot agree on one.
@@ -76,33 +87,75 @@ class RunFolder:
                 "is not given, and each of several processes started from outside would choose a folder of its own."
             )
             raise BadInput("--run", reason, "Name one.")
-        path = Path(given) if given else _next_free(name)
-        if is_first() and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        path = Path(given) if given else next(_free(name))
+        if is_first() and path.exists() and (not path.is_dir() or _names(path) - {LOCK}):
             way_out = f"Choose another --run, or continue this one with --ckpt_path last --run {path}."
             raise BadInput(f"--run {path}", "already holds a run, or other files.", way_out)
-        return RunFolder(path)
+        return RunFolder(path, None if given else name)
 
     def create(self) -> None:
-        """Make the folder, or see that one there is can be written, and tell the processes that this one will start.
+        """Make the folder this process's own, if it is not yet, and tell the processes that this one will start.
 
         Raises:
-            BadInput: it cannot be written.
+            BadInput: it cannot be written, or another process has begun a run in it since it was looked at.
         """
         if not self.writes:
             return
-        ledger = self.path / "ledger.json"
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            if self._numbered is not None:
+                self._take_a_free_one(self._numbered)
+            elif self._lock is None:
+                self.path.mkdir(parents=True, exist_ok=True)
+                self.lock()
+                if not _holds_nothing(self.path, None):
+                    raise BadInput(f"--run {self.path}", "another process has used it.", "Choose another --run.")
+            ledger = self.path / "ledger.json"
             write_whole(ledger, ledger.read_text(encoding="utf-8") if ledger.exists() else "{}\n")
         except OSError as error:
             raise BadInput(f"--run {self.path}", f"cannot be written: {error}.", "Choose another --run.") from error
         os.environ[SHARED] = str(self.path.resolve())
+
+    def _take_a_free_one(self, name: str) -> None:
+        """Make the next numbered folder: of several processes that try one number, ``mkdir`` lets one have it."""
+        for path in _free(name):
+            self.path = path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            self._lock = locked(path)
+            if self._lock is not None:  # else it was chosen as --run, or as the newest run, as soon as it was there
+                return
+
+    def lock(self) -> None:
+        """Keep other processes out of a folder until `release`; those that this one starts for its run do not ask.
+
+        Raises:
+            BadInput: another process is at work in it, or it cannot be locked.
+        """
+        if not self.writes or self._lock is not None:
+            return
+        try:
+            self._lock = locked(self.path)
+        except OSError as error:
+            raise BadInput(f"--run {self.path}", f"cannot be locked: {error}.", "Choose another --run.") from error
+        if self._lock is None:
+            raise in_use(self.path)
+
+    def release(self) -> None:
+        """Let other processes have the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     @staticmethod
     def reopen(name: str, chosen: str | None, checkpoint: str) -> tuple[RunFolder, Path | None]:
         """The folder a checkpoint lies in; ``last`` is that of the last stage of the chosen, or the newest, run.
 
         A folder chosen by name may hold nothing yet, so that one command both begins a run and goes on with it.
+
+        A folder that holds a run is locked first: what is read of it is what this process goes on from.
 
         Returns:
             The folder and the checkpoint; None if the run was interrupted before its first one, or has not begun.
@@ -117,8 +170,11 @@ class RunFolder:
                 where = folder or RUNS / f"{name}-*"
                 way_out = "Name a run folder with --run, or start again without --ckpt_path."
                 raise BadInput("--ckpt_path last", f"{where} holds no run.", way_out)
+            found = RunFolder(folder)
+            if begun:
+                found.lock()
             paths = [folder / "checkpoints" / stage / "last.ckpt" for stage in reversed(STAGES)]
-            return RunFolder(folder), next((path for path in paths if path.is_file()), None)
+            return found, next((path for path in paths if path.is_file()), None)
         path = Path(checkpoint)
         if not path.is_file():
             raise BadInput(f"--ckpt_path {checkpoint}", "there is no such file.", "Name a .ckpt file, or last.")
@@ -129,7 +185,9 @@ class RunFolder:
         if path.name != "last.ckpt":
             reason = "training goes on from last.ckpt alone; the best checkpoint is there to be evaluated."
             raise BadInput(f"--ckpt_path {checkpoint}", reason, f"Name {path.with_name('last.ckpt')}.")
-        return RunFolder(folder), path
+        found = RunFolder(folder)
+        found.lock()
+        return found, path
 
     def checkpoints(self, stage: str) -> Path:
         """Where a stage's checkpoints are."""
@@ -221,7 +279,11 @@ def _holds_nothing(folder: Path, chosen: str | None) -> bool:
     """Whether no run has begun in a folder: it was killed on the way to its configuration, or is not there but was named."""
     if not folder.exists():
         return chosen is not None
-    return folder.is_dir() and all(p.name == "ledger.json" or p.name.endswith(HALF) for p in folder.iterdir())
+    return folder.is_dir() and all(n in ("ledger.json", LOCK) or n.endswith(HALF) for n in _names(folder))
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
 def _numbered(name: str) -> dict[int, Path]:
@@ -229,8 +291,9 @@ def _numbered(name: str) -> dict[int, Path]:
     return {int(number): p for number, p in found.items() if number.isdigit()}
 
 
-def _next_free(name: str) -> Path:
-    return RUNS / f"{name}-{max(_numbered(name), default=0) + 1}"
+def _free(name: str) -> Iterator[Path]:
+    """Folders for a new run, from the number after the highest one that is there."""
+    return (RUNS / f"{name}-{number}" for number in count(max(_numbered(name), default=0) + 1))
 
 
 def _newest(name: str) -> Path | None:

@@ -23,12 +23,13 @@ from lit_agents.callbacks.progress import Bar, TerminalProgress
 from lit_agents.callbacks.recorder import EpisodeRecorder, mark_in
 from lit_agents.callbacks.trained import TrainedTokens
 from lit_agents.cli import AgentCLI, SupervisedStage
-from lit_agents.errors import BadInput
+from lit_agents.errors import BadInput, printable
 from lit_agents.evaluate import conditions_of, measure, policy_player
 from lit_agents.evaluation.broken import GO_ON, refuse_broken
 from lit_agents.evaluation.result import Result
 from lit_agents.evaluation.taken_over import measured, results_of
 from lit_agents.planning import RunPlan
+from lit_agents.resuming import Change, Differences, condition_differences, config_differences, refuse_different
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.elsewhere import Elsewhere
 from lit_agents.run_folder import STAGES, Mark, RunFolder, is_first
@@ -60,6 +61,10 @@ class Run:
     """By stage, then by the name of the place."""
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By stage, the weights its results are of; see `lit_agents.evaluation.taken_over`."""
+    different: Differences = field(default_factory=dict)
+    """In what it differs now from the run that it goes on with."""
+    changes: list[Change] = field(default_factory=list)
+    """Where it went on under other conditions."""
     tested: dict[str, float] = field(default_factory=dict)
     """Seconds by place and stage, of tests a checkpoint may be too old to know of."""
 
@@ -101,6 +106,56 @@ class Run:
         self.elsewhere = {
             name: {place: Result.from_json(found) for place, found in elsewhere.get(name, {}).items()} for name in known
         }
+
+    def compare_config(self, allowed: bool) -> None:
+        """Refuse to go on with another configuration; nothing is loaded yet.
+
+        Raises:
+            BadInput: some of it is kept, and was made under other conditions.
+        """
+        if not (self.checkpoint or self.results):
+            return
+        before = (self.folder.path / "config.yaml").read_text(encoding="utf-8")
+        self.different = config_differences(before, self.cli.config_text())
+        hashes = self.folder.read_json("summary.json").get("weights"), self.cli.model.policy.identity["weights"]
+        if hashes[0] and hashes[0] != hashes[1]:
+            self.different["weights"] = hashes
+        refuse_different(self.different, str(self.folder.path), allowed)
+
+    def compare_conditions(self) -> None:
+        """Refuse to go on where tasks, their files or the environment's versions are others under one configuration.
+
+        Raises:
+            BadInput: as `compare_config`.
+        """
+        data = self.cli.datamodule
+        for place, other in self.places().items():
+            there = data.elsewhere(other)
+            for stage in [name for name in self.results if name in self.marks]:
+                before = self.results[stage] if place == "test" else self.elsewhere[stage][place]
+                self.different |= condition_differences(place, before.conditions, conditions_of(there, other.split))
+        refuse_different(self.different, str(self.folder.path), self.cli.value("allow_different"))
+
+    def mark_changes(self) -> None:
+        """Write down where the run goes on under other conditions, before anything is written under them."""
+        summary = self.folder.read_json("summary.json")
+        if self.cut is not None:
+            rows = self.folder.metrics.rows[: self.cut.rows]
+            after = "{stage}, iteration {iteration}".format(**rows[-1]) if rows else "the first test"
+            known = [Change.from_json(content) for content in summary.get("changed", [])]
+            self.changes = [left for each in known if (left := each.cut(self.cut, after, list(self.results)))]
+            change = Change(self.cut, after, tuple(self.results), self.different)
+            if self.different and change.as_json() not in [each.as_json() for each in self.changes]:
+                self.changes.append(change)
+                self.bar.console.print(printable(change.sentence), highlight=False, markup=False, soft_wrap=True)
+        changed = [change.as_json() for change in self.changes]
+        if changed != summary.get("changed", []):
+            self.folder.write_json("summary.json", summary | {"changed": changed})
+        self.folder.metrics.changes = len(changed)
+
+    def places(self) -> dict[str, Elsewhere]:
+        """By name, wherever every stage is measured."""
+        return {"test": Elsewhere()} | dict(self.cli.value("elsewhere"))
 
     def known_of_start(self) -> dict[str, Result]:
         """By place, what the run that this one begins with found of the checkpoint."""
@@ -148,10 +203,10 @@ class Run:
         try:
             trainer.fit(module, datamodule=data, ckpt_path=self.checkpoint if at == name else None, weights_only=True)
         except SystemExit as error:  # Lightning turns Ctrl-C into an exit, and is deaf to it from then on
-            if not isinstance(error.__context__, KeyboardInterrupt):
+            if not isinstance(interrupt := error.__context__, KeyboardInterrupt):
                 raise
             signal.signal(signal.SIGINT, handler)
-            raise KeyboardInterrupt from error
+            raise interrupt from None
         steps, kept = trainer.global_step, Path(best.best_model_path or "last.ckpt")
         if best.best_model_path:
             steps = module.restore(read_checkpoint(kept))
@@ -179,7 +234,7 @@ class Run:
             return
         module.policy.to(self.plan.device)  # Lightning leaves it on the CPU
         found: dict[str, Result] = {}
-        for place, other in ({"test": Elsewhere()} | self.cli.value("elsewhere")).items():
+        for place, other in self.places().items():
             there = data.elsewhere(other)
             earlier = known.get(place)
             if earlier and earlier.conditions.same_as(conditions_of(there, other.split)):
@@ -216,6 +271,7 @@ class Run:
             },
             "measured": self.measured,
             "warnings": self.warnings,
+            "changed": [change.as_json() for change in self.changes],
             "written": {name: asdict(mark) for name, mark in self.marks.items()},
         }
 
@@ -238,6 +294,18 @@ def open_run(cli: AgentCLI, plan: RunPlan) -> Run:
         run.know(len(STAGES))  # the process that started this one measured the base
         return run
     folder, path = RunFolder.reopen(name, chosen, checkpoint)
+    try:
+        return _reopened(cli, plan, folder, path)
+    except BaseException:
+        folder.release()
+        raise
+
+
+def _reopened(cli: AgentCLI, plan: RunPlan, folder: RunFolder, path: Path | None) -> Run:
+    """What a run folder and its checkpoint come to."""
+    if left := next(folder.path.glob("hpc_ckpt_*"), None):
+        reason = "Lightning has left it at a requeue of SLURM, and would load it in the place of last.ckpt."
+        raise BadInput(str(left), reason, "Delete it, then go on.")
     at = path.parent.name if path else "base"
     if at not in STAGES:
         raise BadInput(f"--ckpt_path {path}", f"{at} is no stage of a run.", "Name one in sft or rl.")
@@ -257,4 +325,5 @@ def open_run(cli: AgentCLI, plan: RunPlan) -> Run:
             reason = f"{' and '.join(without)} of {folder.path} {'were' if without[1:] else 'was'} measured without it."
             way_out = "Leave it out; lit_agents.evaluate measures a checkpoint of that run on other tasks."
             raise BadInput(f"elsewhere.{place}", reason, way_out)
+    run.compare_config(cli.value("allow_different"))
     return run

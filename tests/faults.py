@@ -37,6 +37,9 @@ GOES_ON = (
 )
 HOSTILE, ERRORS = ("tests/integration/test_hostile.py",), ("tests/integration/test_errors.py",)
 KILL = ("tests/integration/test_kill.py", "-k", "after and trained")
+CONDITIONS = ("tests/integration/test_other_conditions.py",)
+SCHEDULER = ("tests/integration/test_scheduler.py", "-k", "exit_code or lightning_handles")
+FOLDERS = ("tests/integration/test_run_folders.py", "-m", "not slow")
 
 AUDIT = ("tests/integration/test_audit.py", "-m", "not slow")
 WARNING, MEMORY = ("tests/callbacks/test_early_warning.py",), ("tests/callbacks/test_memory.py",)
@@ -334,6 +337,34 @@ FAULTS = [
           '"best_k_models": best, "dirpath": self.dirpath}', '"best_k_models": best}', GOES_ON),
     Fault("keep the result of a stage that goes on", "run_folder.py",
           "        if later:\n", "        if not later:\n", GOES_ON),
+    Fault("work in a folder in which a run lives", "run_lock.py",
+          "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)", "fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)", FOLDERS),
+    Fault("take a numbered folder that another process has made", "run_folder.py",
+          "                path.mkdir()\n", "                path.mkdir(exist_ok=True)\n", FOLDERS),
+    Fault("begin in a folder that was used since it was looked at", "run_folder.py",
+          "if not _holds_nothing(self.path, None):", "if not self.path:", FOLDERS),
+    Fault("go on with a run that another process goes on with", "run_folder.py",
+          "            if begun:\n", "            if not begun:\n", FOLDERS),
+    Fault("go on under other conditions", "resuming.py",
+          "if different and not allowed:", "if different and allowed is None:", CONDITIONS),
+    Fault("go on in another world of the same configuration", "fit.py", "        run.compare_conditions()\n", "", CONDITIONS),
+    Fault("do not mark rows of other conditions", "metrics_file.py",
+          'row |= {"changed": str(self.changes)} if self.changes else {}', "row |= {}", CONDITIONS),
+    Fault("put a run of two conditions among the seeds of one", "report/loose_runs.py",
+          "flat = _flat(config, start) | {str(number): sentence for number, sentence in enumerate(record.changed, 1)}",
+          "flat = _flat(config, start)", CONDITIONS),
+    Fault("make a run longer whose learning rate falls to its end", "resuming.py",
+          'if config["model"]["init_args"].get("anneal"):', 'if config["model"] is None:', CONDITIONS),
+    Fault("let Lightning requeue", "scheduler.py",
+          "SLURMEnvironment(auto_requeue=False)", "SLURMEnvironment(auto_requeue=True)", SCHEDULER),
+    Fault("leave the way out at a second signal", "scheduler.py", "        if not received:", "        if number:", SCHEDULER),
+    Fault("requeue a job that was to end", "scheduler.py",
+          "self.requeues, self.code = number == signal.SIGUSR1, TERMINATED",
+          "self.requeues, self.code = number > 0, TERMINATED", SCHEDULER),
+    Fault("end like a success though SLURM did not requeue", "scheduler.py",
+          "        return NOT_REQUEUED\n", "        return 0\n", SCHEDULER),
+    Fault("go on from a checkpoint that Lightning left", "stages.py",
+          'if left := next(folder.path.glob("hpc_ckpt_*"), None):', 'if left := next(folder.path.glob("?"), None):', SCHEDULER),
     Fault("go on from the newest file", "run_folder.py",
           "for stage in reversed(STAGES)]", "for stage in STAGES]", GOES_ON),
     Fault("begin without the other run's critic", "stages.py",

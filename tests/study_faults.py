@@ -62,6 +62,10 @@ STUDY_FAULTS = [
           '"steps": steps, "by": dict(by)}', '"steps": steps}', TAKEN),
     Fault("take over what was measured under other conditions", "evaluation/result.py",
           "return bool(first == second)", "return bool(first.keys() == second.keys())", BEARS),
+    Fault("let two studies begin under one name", "study/storage.py",
+          "found = _study(study, home, storage, load_if_exists=False)",
+          "found = _study(study, home, storage, load_if_exists=True)",
+          ("tests/study/test_storage.py", "-k", "journal or creator")),
     Fault("write what an episode said into the page as it is", "report/writing.py",
           "autoescape=True", "autoescape=False", ("tests/report/test_page.py::test_what_a_run_said_is_text",)),
 ]  # fmt: skip

@@ -37,7 +37,9 @@ def grouped(folders: Sequence[Path]) -> tuple[dict[str, tuple[Record, ...]], lis
         except BadInput as error:
             gaps.append(f"left out: {error}")
             continue
-        flat = _flat(config, start)
+        # unlike rows are in it: it is no seed of the runs that have its last configuration throughout
+        flat = _flat(config, start) | {str(number): sentence for number, sentence in enumerate(record.changed, 1)}
+        gaps += [f"{folder}: {sentence}" for sentence in record.changed]
         digest = hashlib.sha256(json.dumps(flat, sort_keys=True, default=str).encode()).hexdigest()
         configs[digest], names[digest] = flat, str(config.get("name"))
         kept.setdefault(digest, []).append(record)

@@ -128,7 +128,10 @@ def _records(runs: Sequence[Mapping[str, Any]], folder: Path) -> tuple[tuple[Rec
     for run in runs:
         where = found_again(run["folder"], folder)
         try:
-            records.append(Record.of(where, found_again(run["start"], folder) if run["start"] else None))
+            record = Record.of(where, found_again(run["start"], folder) if run["start"] else None)
+            if record.changed:  # by hand: a study itself goes on with what it began with
+                raise BadInput(str(where), f"it was {'; '.join(record.changed)}.", "Delete it, and call tune again.")
+            records.append(record)
         except BadInput as error:
             lost.append(f"a run is left out: {error}")
     return tuple(sorted(records, key=lambda record: record.seed)), lost

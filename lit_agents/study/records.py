@@ -32,6 +32,8 @@ class Record:
     """The run whose supervised stage counts as its own."""
     began_with: str | None = None
     """The checkpoint it began with, or the run whose stage is its own; None if it began with the untouched model."""
+    changed: tuple[str, ...] = ()
+    """Where it went on under other conditions, a sentence each; see `lit_agents.resuming`."""
 
     @property
     def last(self) -> str:
@@ -80,7 +82,9 @@ class Record:
             stages = {first: before["base"], "sft": stages["base"], **trained}
             # its tests were not over when it left the checkpoint that the other one's ledger goes on from
             ledger["seconds"] = _read(start / "ledger.json")["seconds"] | ledger["seconds"]
-        return Record(folder, int(summary["seed"]), stages, ledger, start, str(start) if start else began_with)
+        changes = [*(_read(start / "summary.json").get("changed", []) if start else []), *summary.get("changed", [])]
+        changed = tuple(str(change["sentence"]) for change in changes)
+        return Record(folder, int(summary["seed"]), stages, ledger, start, str(start) if start else began_with, changed)
 
 
 def _stages(folder: Path) -> dict[str, dict[str, Result]]:

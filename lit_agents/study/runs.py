@@ -38,6 +38,8 @@ POLL = 1.0
 """Seconds between two looks at a run that is watched, or beside others."""
 GRACE = 60.0
 """Seconds that a run has to end when it was told to."""
+SHARED_STAGES = "sft"
+"""Folder of the supervised stages that several runs begin with."""
 UNNAMED = ("name",)
 """Settings that are no part of what a run is."""
 
@@ -128,7 +130,7 @@ class Runs:
         stage = shared_stage(resolved.config, resolved.demonstrations) if resolved.stages[-1] == "rl" else None
         start, checkpoint, with_start = None, "", config
         if stage is not None:
-            start = self._home / "sft" / stage_digest(resolved.config, resolved.demonstrations)
+            start = self._home / SHARED_STAGES / stage_digest(resolved.config, resolved.demonstrations)
             written = self._made(start, merged(config, stage), ("base", "sft"), None)
             if stage_digest(written, resolved.demonstrations) != start.name:  # it may be of another algorithm's run
                 raise RunFailed(f"{start} is not the supervised stage that was proposed")
@@ -150,12 +152,13 @@ class Runs:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not is_finished(folder, stages):
+                # a shared stage may have been begun for another algorithm, and goes on as it was
+                begun = folder.parent.name == SHARED_STAGES and (folder / "config.yaml").is_file()
                 with self._room.place():
-                    self._run(folder, config, watch)
-            try:
-                return dict(read_yaml((folder / "config.yaml").read_text(encoding="utf-8")))
-            except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-                raise RunFailed(f"{folder}/config.yaml cannot be read ({error})") from error
+                    self._run(folder, _config_of(folder) if begun else config, watch)
+                if not is_finished(folder, stages):
+                    raise RunFailed(f"{folder} was stopped before its end")
+            return _config_of(folder)
 
     def _run(self, folder: Path, config: Overlay, watch: Watch | None) -> None:
         self._go_on()
@@ -211,6 +214,18 @@ def _without_places(config: Overlay) -> dict[str, Any]:
     if start := config.get("start_from"):
         kept["start_from"] = "/".join(Path(start).parts[-4:])  # run/checkpoints/stage/file
     return kept
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    """As the run itself has written it.
+
+    Raises:
+        RunFailed: it cannot be read.
+    """
+    try:
+        return dict(read_yaml((folder / "config.yaml").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise RunFailed(f"{folder}/config.yaml cannot be read ({error})") from error
 
 
 def is_finished(folder: Path, stages: Sequence[str]) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -30,6 +30,8 @@ RETRIED, FIXED = "retry_history", "fixed_params"
 """System attributes of Optuna: the trials that one stands in for, and the values it is to have."""
 ATTEMPTS = 6
 """Of opening a database; they take 8 seconds at most where each fails at once."""
+NAMED = 10.0
+"""Seconds in which whoever has created a study says whose it is."""
 UNOWNED = 60
 """Seconds after which a trial that nobody has called his is nobody's."""
 
@@ -48,17 +50,23 @@ def opened(study: Study, home: Path, storage: str | None) -> optuna.Study:
     except Exception as error:  # whatever a database and the way to it have
         reason = f"it cannot be used ({type(error).__name__}: {' '.join(str(error).split())[:300]})."
         raise BadInput(f"--storage {storage or home}", reason, "Check the URL, and that the server runs.") from error
-    begun = found.get_trials(deepcopy=False)  # read first: another worker says whose it is, and begins then
-    known = found.user_attrs.get(IDENTITY)
-    if begun:
+    if found.get_trials(deepcopy=False):
         found.sampler.reseed_rng()  # or a search would propose again what it proposed before it was interrupted
-    if known is None and not begun:
-        found.set_user_attr(IDENTITY, study.identity())
-    elif known != study.identity():
+    if _identity(found, study) != study.identity():
         reason = f"it holds a study called {study.name} whose configuration, settings, factors, seeds or objectives are others."
         way_out = "Give this one another name (in one folder they share equal runs), or another --folder and --storage."
         raise BadInput(f"--storage {storage or home}", reason, way_out)
     return found
+
+
+def _identity(found: optuna.Study, study: Study) -> object:
+    """Whose study it is: of whoever created it, who has said so, or is about to; of this one if it died before."""
+    until = time.monotonic() + NAMED
+    while not found.user_attrs.get(IDENTITY) and not found.get_trials(deepcopy=False) and time.monotonic() < until:
+        time.sleep(0.1)
+    if not found.user_attrs.get(IDENTITY) and not found.get_trials(deepcopy=False):
+        found.set_user_attr(IDENTITY, study.identity())
+    return found.user_attrs.get(IDENTITY)
 
 
 def _created_among_others(study: Study, home: Path, storage: str | None) -> optuna.Study:
@@ -73,6 +81,16 @@ def _created_among_others(study: Study, home: Path, storage: str | None) -> optu
 
 
 def _created(study: Study, home: Path, storage: str | None) -> optuna.Study:
+    """The study; of several processes that meet none, the one that creates it says whose it is."""
+    try:
+        found = _study(study, home, storage, load_if_exists=False)
+    except DuplicatedStudyError:
+        return _study(study, home, storage, load_if_exists=True)
+    found.set_user_attr(IDENTITY, study.identity())
+    return found
+
+
+def _study(study: Study, home: Path, storage: str | None, load_if_exists: bool) -> optuna.Study:
     grid = {name: factor.choices or [] for name, factor in study.factors.items()}
     return optuna.create_study(
         study_name=study.name,
@@ -80,7 +98,7 @@ def _created(study: Study, home: Path, storage: str | None) -> optuna.Study:
         sampler=study.sampler or optuna.samplers.GridSampler(grid, seed=0),
         pruner=study.pruner or optuna.pruners.NopPruner(),
         directions=["maximize"] * len(study.objectives),
-        load_if_exists=True,
+        load_if_exists=load_if_exists,
     )
 
 

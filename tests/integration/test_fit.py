@@ -67,7 +67,7 @@ def test_a_run_leaves_everything_that_was_promised(toy, capfd):
     files = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
     assert files == {
         "config.yaml", "metrics.csv", "episodes.jsonl", "trained.jsonl", "ledger.json", "summary.json", "curve.png",
-        "checkpoints/sft/last.ckpt", "checkpoints/rl/last.ckpt", "checkpoints/rl/best.ckpt",
+        "run.lock", "checkpoints/sft/last.ckpt", "checkpoints/rl/last.ckpt", "checkpoints/rl/best.ckpt",
     }  # fmt: skip
     summary = json.loads((path / "summary.json").read_text())
     assert list(summary["success"]) == ["base", "sft", "rl"]
@@ -289,7 +289,9 @@ def _interrupted(*_: object) -> None:
 def test_last_is_that_of_the_last_stage_whatever_a_copy_made_of_the_times(toy):
     fit(["--config", toy, "--run", "run", *ONE_ITERATION])
     Path("run/checkpoints/sft/last.ckpt").touch()
-    assert RunFolder.reopen("toy", "run", "last")[1] == Path("run/checkpoints/rl/last.ckpt")
+    folder, checkpoint = RunFolder.reopen("toy", "run", "last")
+    folder.release()
+    assert checkpoint == Path("run/checkpoints/rl/last.ckpt")
 
 
 def test_a_critic_is_begun_with_too(toy):

@@ -1,8 +1,9 @@
 """A process that has imported everything and forks runs of ``lit_agents.fit``, so that a run costs seconds, not imports.
 
-``python zygote.py`` reads a JSON object per line: ``args`` for the command; ``at`` and ``call``, a moment of `MOMENTS` and its
-how-manieth occurrence, at which the run kills itself; or ``watch`` and ``after``, a folder and seconds after it appeared, when
-it is killed. It answers with the exit status, negative for a signal, and the seconds since the folder appeared.
+``python zygote.py`` reads a JSON object per line: ``args`` for the command; ``env``, more variables; ``at`` and ``call``, a
+moment of `MOMENTS` and its how-manieth occurrence, at which the run kills itself, or ``sends`` itself another signal; or
+``watch`` and ``after``, a folder and seconds after it appeared, when it is killed. It answers with the exit status, negative
+for a signal, and the seconds since the folder appeared.
 """
 
 from __future__ import annotations
@@ -28,10 +29,13 @@ from lit_agents.rollout.collector import Collector
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.stage import Stage
 
+SENT = [signal.SIGKILL]
+"""What a run sends itself; by default what nothing can catch."""
+
 
 def die() -> None:
-    """What nothing can catch."""
-    os.kill(os.getpid(), signal.SIGKILL)
+    """The end, or a signal that the run handles."""
+    os.kill(os.getpid(), SENT[-1])
 
 
 def half_a_file(save: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,8 +67,12 @@ def descriptors() -> list[str]:
     return [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")]
 
 
-def before(_: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *args, **kwargs: die()
+def before(function: Callable[..., Any]) -> Callable[..., Any]:
+    def both(*args: Any, **kwargs: Any) -> Any:
+        die()
+        return function(*args, **kwargs)
+
+    return both
 
 
 def after(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -109,6 +117,8 @@ def child(order: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
+    os.environ.update(order.get("env", {}))
+    SENT.append(order.get("sends", signal.SIGKILL))
     if "at" in order:
         plan(order["at"], order["call"])
     os._exit(fit.main(order["args"]))
@@ -144,9 +154,18 @@ class Zygote:
 
     def run(self, *args: str, **order: Any) -> tuple[int, float]:
         """A run's exit status, and how long it lasted from the appearance of the folder watched."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        self.begin(*args, **order)
+        return self.ended()
+
+    def begin(self, *args: str, **order: Any) -> None:
+        """Start a run."""
+        assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order | {"args": args}) + "\n")
         self._process.stdin.flush()
+
+    def ended(self) -> tuple[int, float]:
+        """Wait for the run that was started; see `run`."""
+        assert self._process.stdout is not None
         status, seconds = json.loads(self._process.stdout.readline())
         return status, seconds
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+from dataclasses import replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -85,6 +87,43 @@ def begin(study: Study, urls: list[str], home: Path, together: Barrier) -> None:
     for url in urls:
         together.wait(60)
         storage.opened(study, home, url).enqueue_trial({"split": 0.5})
+
+
+def opened_by(study: Study, home: Path, url: str | None, together: Barrier, answers: Path) -> None:
+    together.wait(60)
+    try:
+        said = str(storage.opened(study, home, url).user_attrs[storage.IDENTITY])
+    except BadInput as error:
+        said = f"refused: {error}"
+    (answers / str(os.getpid())).write_text(said)
+
+
+@pytest.mark.parametrize("kind", ["journal", "sqlite"])
+def test_of_two_studies_of_one_name_that_begin_at_the_same_moment_one_is_refused(study: Study, tmp_path: Path, kind):
+    other = replace(study, seeds=[7])
+    forked = multiprocessing.get_context("fork")
+    for attempt in range(6):
+        home, answers = tmp_path / f"home-{attempt}", tmp_path / f"answers-{attempt}"
+        home.mkdir()
+        answers.mkdir()
+        url = None if kind == "journal" else f"sqlite:///{home}/trials.db"
+        if url:
+            optuna.create_study(storage=url, study_name="tables")  # both find a database that is ready
+        together = forked.Barrier(2)
+        workers = [forked.Process(target=opened_by, args=(s, home, url, together, answers)) for s in (study, other)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(60)
+        said = [path.read_text() for path in answers.iterdir()]
+        refused = [words for words in said if words.startswith("refused")]
+        assert len(said) == 2 and len(refused) == 1 and "holds a study called s" in refused[0]
+
+
+def test_a_study_whose_creator_died_before_it_said_whose_it_is_can_be_taken(study: Study, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(storage, "NAMED", 0.1)
+    storage._study(study, tmp_path, None, load_if_exists=False)
+    assert storage.opened(study, tmp_path, None).user_attrs[storage.IDENTITY] == study.identity()
 
 
 def test_workers_who_meet_an_empty_server_at_the_same_moment_all_get_the_study(study: Study, tmp_path: Path):
