@@ -194,6 +194,7 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, Result]:
     cli.machine()
     wanted, data = Evaluation.of(cli), cli.datamodule
     try:
+        cli.model.policy.check_context(data.limits.context)
         data.preflight(cli.model.policy.chat, test=None)
         wanted.comparable(conditions_of(data))
         data.on_progress = bar.show

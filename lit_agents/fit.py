@@ -49,6 +49,7 @@ def fit(args: Sequence[str] | None = None) -> Run:
         refuse_another_start(plan, run.start[type(data).__qualname__]["ledger"])
     needed = {"sft" if module.demonstrated else "train": None, "validation": None, "test": None}
     try:
+        module.policy.check_context(data.limits.context)
         data.preflight(module.policy.chat, **needed, **({"sft": plan.demonstrations} if plan.supervised else {}))
         for other in cli.value("elsewhere").values():
             data.elsewhere(other).preflight(module.policy.chat, **{other.split: None})
