@@ -75,14 +75,12 @@ def _complete(folder: Path, name: str, dtype: torch.dtype, **how: Any) -> Any:
     how |= {"config": config_of(folder, name), "dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
     how |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # so that we are told their names
     model, found = read(name, lambda: models.from_pretrained(folder, **how))
+    missing, unexpected = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])  # tied matrices need only one
+    misshapen = sorted(f"{key} {list(a)} for {list(b)}" for key, a, b in found["mismatched_keys"])
     problems = {
-        "has no tensor for": sorted(
-            found["missing_keys"]
-        ),  # of tied matrices one is enough, and transformers knows which
-        "has tensors that are none of this model's:": sorted(found["unexpected_keys"]),
-        "has tensors of another shape:": sorted(
-            f"{key} {list(a)} for {list(b)}" for key, a, b in found["mismatched_keys"]
-        ),
+        "has no tensor for": missing,
+        "has tensors that are none of this model's:": unexpected,
+        "has tensors of another shape:": misshapen,
     }
     wrong = [f"{what} {_listed(keys)}" for what, keys in problems.items() if keys]
     if wrong:
