@@ -204,6 +204,7 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, Result]:
     cli.machine()
     wanted, data = Evaluation.of(cli), cli.datamodule
     try:
+        cli.model.policy.check_context(data.limits.context)
         sets = data.preflight(cli.model.policy.chat, test=None)
         sets += data.other_splits("test", demonstrated=bool(cli.value("sft")))
         data.keep_apart(sets, **wanted.seen())

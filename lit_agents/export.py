@@ -20,7 +20,7 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 
-from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_lacking, refuse_other
+from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_incomplete, refuse_other
 from lit_agents.cli import run_command
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import CausalLMPolicy
@@ -87,7 +87,8 @@ def policy_of(config: Path, checkpoint: Path) -> CausalLMPolicy:
     content = read_checkpoint(checkpoint, "")
     refuse_other(content, {"policy": policy.identity}, str(checkpoint))
     policy.load()
-    refuse_lacking(content, policy.trainable, str(checkpoint))
+    trained = {f"policy.{name}": p for name, p in policy.trainable.items()}
+    refuse_incomplete(content, trained, str(checkpoint))
     weights = {n.removeprefix("policy."): w for n, w in content["state_dict"].items() if n.startswith("policy.")}
     policy.load_state_dict(weights, strict=False)
     return policy

@@ -64,6 +64,7 @@ def _go(run: Run) -> None:
         refuse_another_start(plan, run.start[type(data).__qualname__]["ledger"])
     needed = {"sft" if module.demonstrated else "train": None, "validation": None, "test": None}
     try:
+        module.policy.check_context(data.limits.context)
         chat, shown = module.policy.chat, {"sft": plan.demonstrations} if plan.supervised else {}
         sets = data.preflight(chat, **needed, **shown)
         for other in cli.value("elsewhere").values():

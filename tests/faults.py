@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.cheat_faults import CHEAT_FAULTS
 from tests.command_faults import COMMAND_FAULTS
 from tests.fault import Fault as Fault
+from tests.model_faults import MODEL_FAULTS
 from tests.repair_faults import REPAIR_FAULTS
 from tests.sandbox_faults import SANDBOX_FAULTS
 from tests.study_faults import STUDY_FAULTS
@@ -259,7 +260,7 @@ FAULTS = [
           "[[*(s.random() for s in row),", "[[*(row[0].random() for s in row),", SAMPLING),
     Fault("note the log-probability of another token", "policy/sampling.py",
           "logprobs_RV.gather(1, ids_RM)", "logprobs_RV.gather(1, ids_RM * 0)", SAMPLING),
-    Fault("take a recurrent model for one that takes trees", "policy/loading.py",
+    Fault("take a recurrent model for one that takes trees", "policy/tree_trial.py",
           'pairs = {"another conversation is seen": (other, beside),', "pairs = {", LOADING),
     Fault("leave out what a model does to its logits", "policy/loading.py",
           "if not torch.allclose(mine, theirs, rtol=1e-4, atol=1e-6):", "if False:", LOADING),
@@ -409,6 +410,7 @@ FAULTS = [
     Fault("run the code that comes with weights", "policy/loading.py",
           "AutoConfig.from_pretrained(folder, trust_remote_code=False)",
           "AutoConfig.from_pretrained(folder, trust_remote_code=True)", HOSTILE),
+    *MODEL_FAULTS,
     *REPAIR_FAULTS,
     *CHEAT_FAULTS,
     *COMMAND_FAULTS,

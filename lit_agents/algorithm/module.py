@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lit_agents.algorithm import losses
 from lit_agents.algorithm.accumulate import total_loss
-from lit_agents.algorithm.checkpoint import refuse_lacking, refuse_other
+from lit_agents.algorithm.checkpoint import refuse_incomplete, refuse_other
 from lit_agents.algorithm.experience import Assessment, Experience
 from lit_agents.algorithm.kl import KL
 from lit_agents.algorithm.learning_rate import share_of_learning_rate
@@ -29,6 +29,7 @@ from lit_agents.algorithm.tally import Tally
 from lit_agents.algorithm.whole_steps import refuse_accumulation
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import ActionScores, CausalLMPolicy, Weights
+from lit_agents.policy.non_finite import gradients_are_finite, refuse_non_finite
 from lit_agents.types import Minibatch, TokenBatch, TokenTree
 
 
@@ -216,7 +217,8 @@ class AgentModule(LightningModule):
         version, expected = minibatch.policy_version, self.expected_version
         if version != expected:
             raise RuntimeError(f"stale batch: sampled at policy version {version}, trained at {expected}")
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        self.policy.steps = self.global_step
+        scaler = self._scaler
         scale = 1.0 if scaler is None else float(scaler.get_scale())
         self.zero_grad()  # of the last step; Lightning does it only when this step's are there as well
         parameters = [p for p in self.parameters() if p.requires_grad]
@@ -242,8 +244,19 @@ class AgentModule(LightningModule):
             )
         return loss
 
+    @property
+    def _scaler(self) -> Any:
+        """Of 16-mixed, which itself skips steps whose gradients are not finite; None elsewhere."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Note the learning rate; by the end of the iteration the scheduler has moved it on."""
+        """Note the learning rate; by the end of the iteration the scheduler has moved it on.
+
+        Raises:
+            NonFinite: gradients that would make the weights so.
+        """
+        if self._scaler is None and not gradients_are_finite(self.parameters()):
+            refuse_non_finite(torch.tensor(math.nan), self, f"optimizer step {self.global_step}", "gradients")
         self._learning_rate = optimizer.param_groups[0]["lr"]
 
     def on_train_epoch_end(self) -> None:
@@ -254,7 +267,13 @@ class AgentModule(LightningModule):
         ``sampler_gap``, ``sampler_kl`` and ``sampler_ratio_max``: the same difference, KL and the largest ratio between trainer
         and sampler with equal weights, over the tokens of the first optimizer step, or with ``importance_cap`` over those of
         all; ``sampler_truncated``, the share of tokens whose ratio was above it. Without any signal there are none of them.
+
+        Raises:
+            NonFinite: weights that would be written into a checkpoint.
         """
+        self.policy.steps = self.global_step
+        for p in self.policy.trainable.values():
+            refuse_non_finite(p.detach(), self.policy.hf, f"after {self.global_step} optimizer steps", "weights")
         result = self._tally.result(self.global_step - self._expected_version)
         self.numbers, self.per_step = result | {"learning_rate": self._learning_rate}, self._tally.per_step
         # of several processes one without signal has fewer numbers: `EpisodeRecorder` gathers and logs them
@@ -267,9 +286,18 @@ class AgentModule(LightningModule):
         """What a checkpoint must share with the module that loads it."""
         return {"algorithm": type(self).__qualname__, "policy": self.policy.identity, "kl": asdict(self.kl)}
 
+    @property
+    def trained(self) -> dict[str, Tensor]:
+        """Everything that is trained, a critic too, by its name in a checkpoint."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    @property
+    def _trained_policy(self) -> dict[str, Tensor]:
+        return {f"policy.{name}": p for name, p in self.policy.trainable.items()}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is trained, the reference policy and the KL coefficient; the frozen weights are named by hash."""
-        trained = {name for name, p in self.named_parameters() if p.requires_grad}
+        trained = self.trained
         checkpoint["state_dict"] = {n: t for n, t in checkpoint["state_dict"].items() if n in trained}
         checkpoint["lit_agents"] = {
             "identity": self.identity(),
@@ -286,12 +314,16 @@ class AgentModule(LightningModule):
         Raises:
             BadInput: weights that are trained here are not in it.
         """
-        refuse_lacking(checkpoint, self.policy.trainable)
+        mine = checkpoint.get("lit_agents", {}).get("identity", {}).get("algorithm") == type(self).__qualname__
+        refuse_incomplete(checkpoint, self.trained if mine else self._trained_policy)
         self.load_state_dict(checkpoint["state_dict"], strict=False)
-        return int(checkpoint["global_step"])
+        self.policy.steps = int(checkpoint["global_step"])
+        return self.policy.steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the reference policy and the KL coefficient; a checkpoint of something else is refused."""
         refuse_other(checkpoint, self.identity())
+        refuse_incomplete(checkpoint, self.trained)
+        self.policy.steps = int(checkpoint["global_step"])
         kept = checkpoint["lit_agents"]
         self.reference, self.kl_coefficient = kept["reference"], kept["kl_coefficient"]

@@ -66,36 +66,38 @@ def additive(mask: Tensor, folds: int, dtype: torch.dtype) -> Tensor:
 
 def masked_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float) -> Tensor:
     """(B, heads, Q, D), (B, heads, K, D) twice, bias that broadcasts to (B, heads, Q, K) -> (B, heads, Q, D)."""
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
-        return cast(Tensor, _Matmuls.apply(query * scale, key, value, bias))  # type: ignore[no-untyped-call]
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled():
+        return cast(Tensor, _MatrixBackward.apply(query, key, value, bias, scale))  # type: ignore[no-untyped-call]
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale)
 
 
-class _Matmuls(torch.autograd.Function):
-    """softmax(query key' + bias) value in bfloat16 on a CPU, where torch's fused kernel multiplies 2 to 3 times slower.
+class _MatrixBackward(torch.autograd.Function):
+    """torch's fused attention, with a backward pass of matrix products: in bfloat16 on a CPU torch's own is slower.
 
-    Scores are rounded to bfloat16 as in transformers' eager attention. The weights are computed again in the backward
-    pass: they are the one thing here that grows with the square of the length.
+    Scores and their softmax are float32 in both passes. Rounded to bfloat16, a score of 200 is off by up to .5, and models with
+    large biases on queries and keys (Qwen2.5) have such scores. The weights are computed again in the backward pass: they
+    are the one thing here that grows with the square of the length.
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(query, key, value, bias)
-        return torch.matmul(_Matmuls.weights(query, key, bias), value)
+        ctx.scale = scale
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale)
 
     @staticmethod
-    def weights(query: Tensor, key: Tensor, bias: Tensor) -> Tensor:
-        """(B, heads, Q, K), rows that sum to 1."""
-        return torch.softmax(torch.matmul(query, key.transpose(-1, -2)).add_(bias), dim=-1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         query, key, value, bias = ctx.saved_tensors
-        weights = _Matmuls.weights(query, key, bias)
-        of_weights = torch.matmul(gradient, value.transpose(-1, -2))
-        of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+        exact = torch.promote_types(torch.float32, query.dtype)
+        with torch.autocast(query.device.type, enabled=False):  # it would round the scores after all
+            scores = torch.matmul(query.to(exact) * ctx.scale, key.to(exact).transpose(-1, -2)).add_(bias)
+        weights = torch.softmax(scores, dim=-1)
+        of_weights = torch.matmul(gradient, value.transpose(-1, -2)).to(exact)
+        of_scores = (
+            torch.ops.aten._softmax_backward_data(of_weights, weights, -1, exact).mul_(ctx.scale).to(query.dtype)
+        )
         of_query, of_key = torch.matmul(of_scores, key), torch.matmul(of_scores.transpose(-1, -2), query)
-        return of_query, of_key, torch.matmul(weights.transpose(-1, -2), gradient), None
+        return of_query, of_key, torch.matmul(weights.to(value.dtype).transpose(-1, -2), gradient), None, None
 
 
 def tree_attention(tree: TokenTree, folds: int, dtype: torch.dtype) -> Attend:

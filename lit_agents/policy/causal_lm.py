@@ -16,9 +16,12 @@ from lit_agents.errors import BadInput
 from lit_agents.policy.attention import Attend, tree_attention
 from lit_agents.policy.chat import ChatFormat
 from lit_agents.policy.lm_head import scored
-from lit_agents.policy.loading import config_of, kv_heads, load_model, read, shapes_of, window
+from lit_agents.policy.loading import config_of, load_model, read, shapes_of
 from lit_agents.policy.lora import LoRA, add_adapters
+from lit_agents.policy.non_finite import refuse_non_finite
 from lit_agents.policy.packed import pack_frozen
+from lit_agents.policy.positions import check_context, window
+from lit_agents.policy.tree_trial import kv_heads
 from lit_agents.policy.weights import PACKAGED, find_weights, weights_hash
 from lit_agents.types import TokenTree
 
@@ -76,6 +79,8 @@ class CausalLMPolicy(nn.Module):
         self.token_trees = self.takes_trees = token_trees
         self.mixed: torch.dtype | None = None
         self.model: nn.Module | None = None
+        self.steps = 0
+        """Optimizer steps behind its weights, for messages."""
 
     @cached_property
     def folder(self) -> Path:
@@ -90,6 +95,22 @@ class CausalLMPolicy(nn.Module):
         config_of(self.folder, self.weights)  # a model that cannot be trained is refused before its weights are read
         tokenizer = read(self.weights, lambda: AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False))
         return ChatFormat.from_tokenizer(tokenizer, self.system, self.thinking)
+
+    def check_context(self, context: int) -> None:
+        """Whether the model can take conversations of so many tokens, by its configuration alone; loads no weights.
+
+        Raises:
+            BadInput: it cannot.
+        """
+        check_context(config_of(self.folder, self.weights), self.weights, context, self.token_trees)
+
+    def refuse_non_finite(self, logits: Tensor) -> None:
+        """Refuse logits, or log-probabilities of tokens, that are not finite.
+
+        Raises:
+            NonFinite: with the optimizer step and the weight that is to blame.
+        """
+        refuse_non_finite(logits, self.hf, f"after {self.steps} optimizer steps")
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -230,6 +251,7 @@ class CausalLMPolicy(nn.Module):
             hidden_SH = self.hidden_of_tree(tree)
             hidden_UH = hidden_SH[tree.sources_U]
             logprobs_U, entropy_U = scored(lambda rows: self.logits(rows, temperature), hidden_UH, tree.targets_U)
+        self.refuse_non_finite(logprobs_U.detach())
         return ActionScores(
             torch.where(tree.mask_BA, logprobs_U[tree.index_BA], 0.0),
             torch.where(tree.mask_BA, entropy_U[tree.index_BA], 0.0),

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lit_agents.errors import BadInput
-from lit_agents.policy.attention import ATTENTION, TreeAttention, register
-from lit_agents.types import TokenTree
+from lit_agents.policy.attention import ATTENTION, register
+from lit_agents.policy.non_finite import refuse_non_finite
+from lit_agents.policy.tree_trial import why_no_trees
 
 
 def read(name: str, load: Callable[[], Any]) -> Any:
@@ -41,24 +41,59 @@ def load_model(folder: Path, name: str, dtype: torch.dtype, token_trees: bool) -
     Raises:
         BadInput: it cannot be loaded, or does something to its logits that we would not do.
     """
-    from transformers import AutoModelForCausalLM
-
-    models: Any = AutoModelForCausalLM
-    how = {"config": config_of(folder, name), "dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
     if token_trees:
         register()
         try:
-            model = read(name, lambda: models.from_pretrained(folder, attn_implementation=ATTENTION, **how))
+            model = _complete(folder, name, dtype, attn_implementation=ATTENTION)
             trouble = why_no_trees(model)
+        except _Incomplete:
+            raise
         except BadInput as error:
             trouble = error.reason
         if not trouble:
             refuse_other_logits(model, name)
             return model, True
         print(f"{name} cannot take token trees, so every conversation is computed in full: {trouble}", file=sys.stderr)
-    model = read(name, lambda: models.from_pretrained(folder, **how))
+    model = _complete(folder, name, dtype)
     refuse_other_logits(model, name)
     return model, False
+
+
+class _Incomplete(BadInput):
+    """Of weights; another attention does not help."""
+
+
+def _complete(folder: Path, name: str, dtype: torch.dtype, **how: Any) -> Any:
+    """A model whose every weight is the folder's; transformers by itself would draw those that are missing at random.
+
+    Raises:
+        BadInput: it cannot be loaded, or the folder's tensors are not exactly those of the model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    models: Any = AutoModelForCausalLM
+    how |= {"config": config_of(folder, name), "dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
+    how |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # so that we are told their names
+    model, found = read(name, lambda: models.from_pretrained(folder, **how))
+    missing, unexpected = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])  # tied matrices need only one
+    misshapen = sorted(f"{key} {list(a)} for {list(b)}" for key, a, b in found["mismatched_keys"])
+    problems = {
+        "has no tensor for": missing,
+        "has tensors that are none of this model's:": unexpected,
+        "has tensors of another shape:": misshapen,
+    }
+    wrong = [f"{what} {_listed(keys)}" for what, keys in problems.items() if keys]
+    if wrong:
+        reason = f"{' and '.join(wrong)}."
+        raise _Incomplete(
+            name, reason, "Get the folder again, or write it anew with save_pretrained of the model it is of."
+        )
+    return model
+
+
+def _listed(keys: list[str]) -> str:
+    """The first few of many."""
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
 def config_of(folder: Path, name: str) -> Any:
@@ -82,17 +117,19 @@ def refuse_other_logits(model: Any, name: str) -> None:
     """Logits are computed from hidden states where they are needed, so nothing may come behind the LM head.
 
     Raises:
-        BadInput: the model caps or scales its logits, or computes otherwise in training.
+        BadInput: the model caps or scales its logits, or computes otherwise in training, or its logits are not finite.
     """
     ids = torch.arange(3, 19, device=model.device)[None]
     ours = model.config._attn_implementation
     if ours == ATTENTION:
         model.set_attn_implementation("sdpa")
     theirs = model(input_ids=ids, use_cache=False).logits.float()
+    refuse_non_finite(theirs, model, name)
     model.train()
     trained = model(input_ids=ids, use_cache=False).logits.float()
     model.eval()
-    mine = model.get_output_embeddings()(model.base_model(input_ids=ids, use_cache=False).last_hidden_state).float()
+    head, hidden = model.get_output_embeddings(), model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    mine = head(hidden.to(head.weight.dtype)).float()  # some keep hidden states in float32
     if ours == ATTENTION:
         model.set_attn_implementation(ours)
     if not torch.allclose(mine, theirs, rtol=1e-4, atol=1e-6):  # bit for bit in fact
@@ -112,71 +149,3 @@ def shapes_of(folder: Path, name: str, dtype: torch.dtype) -> Any:
     with torch.device("meta"):
         config = config_of(folder, name)
         return models.from_config(config, dtype=dtype, attn_implementation=ATTENTION, trust_remote_code=False)
-
-
-def kv_heads(config: Any) -> int:
-    """Key heads of a layer."""
-    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
-
-
-def window(config: Any) -> int | None:
-    """Tokens a token may look back in a layer with a sliding window; token trees know none, so they must end before it."""
-    size = getattr(config, "sliding_window", None)
-    kinds = getattr(config, "layer_types", None)
-    return None if size is None or (kinds and "sliding_attention" not in kinds) else int(size)
-
-
-@torch.no_grad()
-def why_no_trees(model: Any) -> str:
-    """What stands against token trees; nothing if two conversations that begin alike are computed beside each other as apart.
-
-    Asked twice, within the rounding of the model's numbers: other words in the one conversation change nothing in the other,
-    and a conversation alone comes out as with the model's own attention.
-    """
-    shared, length = 6, 16
-    vocabulary = int(model.config.get_text_config().vocab_size)
-    ids = torch.randint(vocabulary, (3, length), generator=torch.Generator().manual_seed(0))
-    ids[:, :shared] = ids[0, :shared]
-    ids[1, shared], ids[2, shared] = (ids[0, shared] + 1) % vocabulary, (ids[0, shared] + 2) % vocabulary
-    config = model.config
-    try:
-        if (limit := window(config)) is not None and limit <= length:
-            return f"its sliding window is {limit} tokens"
-        folds = config.num_attention_heads // kv_heads(config)
-        beside, other = (_second_of_two(model, folds, ids[[first, 2]], shared) for first in (0, 1))
-        alone = _forward(model, ids[2], torch.arange(length), TreeAttention(_tree(ids[2:], length), folds, model.dtype))
-        ours = model.config._attn_implementation
-        model.set_attn_implementation("sdpa")
-        theirs = model.base_model(input_ids=ids[2:].to(model.device), use_cache=False).last_hidden_state[0]
-        model.set_attn_implementation(ours)
-        pairs = {"another conversation is seen": (other, beside), "attention differs": (alone, theirs)}
-        pairs["a conversation differs from itself alone"] = (beside, alone[shared:])
-    except Exception as error:  # whatever it is, the model has not shown that it can
-        return f"{type(error).__name__}: {str(error)[:200]}"
-    tolerance = 3e-5 if torch.finfo(model.dtype).eps < 1e-4 else 0.06
-    far = {what: float((a.double() - b.double()).norm() / b.double().norm()) for what, (a, b) in pairs.items()}
-    return next((f"{what}, by {by:.1e}" for what, by in far.items() if not by < tolerance), "")
-
-
-def _tree(ids: Tensor, shared: int) -> TokenTree:
-    """Two conversations, or one, that share their first tokens."""
-    own = ids.shape[1] - shared
-    size = shared + own * len(ids)
-    nodes = torch.arange(size)
-    ends = torch.where(nodes < shared, size, shared + ((nodes - shared) // max(own, 1) + 1) * own)
-    flat = torch.cat([ids[0, :shared], ids[:, shared:].reshape(-1)])
-    positions = torch.where(nodes < shared, nodes, shared + (nodes - shared) % max(own, 1))
-    none = torch.zeros(0, dtype=torch.long)
-    return TokenTree(flat, positions, ends, none, none, none[None], none[None].bool(), none, ids.numel())
-
-
-def _second_of_two(model: Any, folds: int, ids: Tensor, shared: int) -> Tensor:
-    tree = _tree(ids, shared).to(model.device)
-    attend = TreeAttention(tree, folds, model.dtype, block=4)
-    return _forward(model, tree.ids_S, tree.positions_S, attend)[-(ids.shape[1] - shared) :]
-
-
-def _forward(model: Any, ids: Tensor, positions: Tensor, attend: TreeAttention) -> Tensor:
-    given = {"input_ids": ids[None].to(model.device), "position_ids": positions[None].to(model.device)}
-    hidden: Tensor = model.base_model(**given, attend=attend, use_cache=False).last_hidden_state[0]
-    return hidden

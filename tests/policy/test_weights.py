@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import zipfile
 from collections import namedtuple
@@ -45,6 +46,44 @@ def test_a_folder_that_lacks_one_of_its_files_is_refused(tmp_path):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(BadInput, match="not all"):
         find_weights(str(folder))
+
+
+def test_an_index_that_cannot_be_read_is_refused(tmp_path):
+    folder = tiny_model_folder(tmp_path / "tiny")
+    for text in ("{", "[]", '{"weights": {}}'):
+        (folder / "model.safetensors.index.json").write_text(text)
+        with pytest.raises(BadInput, match="is no index of weights"):
+            find_weights(str(folder))
+
+
+def test_a_folder_of_adapters_is_refused(tmp_path):
+    folder = tiny_model_folder(tmp_path / "tiny")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(BadInput, match="holds adapters"):
+        find_weights(str(folder))
+
+
+def test_the_hash_is_of_the_files_that_are_loaded(tmp_path, own_cache):
+    folder = tiny_model_folder(tmp_path / "a")
+    first = weights_hash(folder)
+    (folder / "consolidated.safetensors").write_bytes(b"another copy, never loaded")
+    assert weights_hash(folder) == first
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "b", max_shard_size="100KB")
+    shards = sorted((tmp_path / "b").glob("*.safetensors"))
+    assert len(shards) > 1
+    whole = weights_hash(tmp_path / "b")
+    (tmp_path / "b" / "stray.safetensors").write_bytes(b"not in the index")
+    assert weights_hash(tmp_path / "b") == whole
+    shards[0].write_bytes(shards[1].read_bytes())
+    assert weights_hash(tmp_path / "b") != whole
+
+
+def test_the_hash_follows_a_copy_that_has_size_and_time_of_what_it_replaces(tmp_path, own_cache):
+    folder, other = tiny_model_folder(tmp_path / "a"), tiny_model_folder(tmp_path / "b", seed=1)
+    first, stat = weights_hash(folder), (folder / "model.safetensors").stat()
+    (folder / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
+    os.utime(folder / "model.safetensors", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (folder / "model.safetensors").stat().st_size == stat.st_size and weights_hash(folder) != first
 
 
 @pytest.mark.parametrize("name", ["no-such-folder", "./none", "a/b/c"])

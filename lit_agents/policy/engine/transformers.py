@@ -21,8 +21,8 @@ from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.engine.base import Engine, EngineCost, Request, Sampled
 from lit_agents.policy.engine.kv_cache import QUERIES, Block, CachedAttention, KVCache, causal_blocks, newest_block
 from lit_agents.policy.engine.prefix_trie import PrefixTrie
-from lit_agents.policy.loading import kv_heads
 from lit_agents.policy.sampling import Sampling, draw
+from lit_agents.policy.tree_trial import kv_heads
 
 Row = tuple[int, int]
 """A token to be computed: its session, and its place in the conversation."""
@@ -216,6 +216,7 @@ class TransformersEngine(Engine):
     ) -> tuple[dict[int, Sampled], list[list[int]]]:
         """One more token of every action: those it completed, and the talks that go on, in the trie's order still."""
         end = self._policy.chat.end_id
+        self._policy.refuse_non_finite(logits.amax(-1))  # NaN if any of them is; -inf is a token that has no chance
         drawn = draw(logits, sampling, [[self._open[session].stream for session in talk] for talk in talks])
         complete: dict[int, Sampled] = {}
         branches: list[list[int]] = []

@@ -24,8 +24,8 @@ from lit_agents.policy.causal_lm import CausalLMPolicy, Weights
 from lit_agents.policy.engine.base import Engine, EngineCost, Request, Sampled
 from lit_agents.policy.engine.vllm_weights import send_weights
 from lit_agents.policy.folded import folded
-from lit_agents.policy.loading import kv_heads
 from lit_agents.policy.sampling import Sampling
+from lit_agents.policy.tree_trial import kv_heads
 
 BLOCK = 32  # tokens; what is cached is cached in blocks, and the CPU kernels want multiples of 32
 FLOOR = 0.01  # vLLM raises lower temperatures to this one
@@ -143,6 +143,7 @@ class VLLMEngine(Engine):
         self.cost.computed_tokens += len(request.ids) - cached + fed
         self.cost.sampled_tokens += len(ids)
         self._read[request.session] = len(request.ids) + fed
+        self._policy.refuse_non_finite(torch.tensor(logprobs))
         scores = logprobs if sampling.temperature else [0.0] * len(ids)
         return Sampled(tuple(ids), tuple(scores), ids[-1] == self._policy.chat.end_id)
 
