@@ -59,6 +59,15 @@ class StopReason(Enum):
         return self in (StopReason.TRUNCATED, StopReason.CONTEXT_LIMIT, StopReason.UNFINISHED_ACTION)
 
     @property
+    def has_continuation(self) -> bool:
+        """The last action was played and its world went on, so a critic's value may stand for the reward that was cut off.
+
+        An unfinished action was never played. Nothing follows it, and its worth is its reward alone: if it were paid the
+        critic's value, talking without end would cost an agent nothing.
+        """
+        return self in (StopReason.TRUNCATED, StopReason.CONTEXT_LIMIT)
+
+    @property
     def is_terminal(self) -> bool:
         """Nothing could have been earned after it."""
         return not (self.is_failure or self.is_truncated)

@@ -214,7 +214,7 @@ def credited(found: Iteration, module: AgentModule, budget: int) -> tuple[Credit
         own_BA = own_BA if module.importance_cap is None else assessed.own_BA
         ref_BA = assessed.reference_BA if module.kl.used else ref_BA
         values_BA = torch.where(mask_BA, assessed.values_BA, 0.0)
-        after_B = assessed.after_B * torch.tensor([float(e.stop.is_truncated) for e in found.episodes])
+        after_B = assessed.after_B * torch.tensor([float(e.stop.has_continuation) for e in found.episodes])
     if module.kl.used:
         difference_BA = torch.where(mask_BA, losses.kl_k1(columns.logprobs_BA, ref_BA), 0.0)
         everywhere = torch.stack([difference_BA.sum(), mask_BA.sum(), torch.tensor(float(len(found.episodes)))])
