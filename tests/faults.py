@@ -12,6 +12,7 @@ ADVANTAGES, LOSSES = ("tests/algorithm/test_advantages.py",), ("tests/algorithm/
 ACCUMULATE = ("tests/algorithm/test_accumulate.py",)
 SAMPLER = ("tests/algorithm/test_sampler.py",)
 CHECKPOINTS = ("tests/algorithm/test_checkpoints.py",)
+BOOTSTRAP = ("tests/algorithm/test_module.py", "-k", "cut_after")
 MODULE, TRIE = ("tests/algorithm/test_module.py",), ("tests/rollout/test_trie.py",)
 ITERATION, COLLECTOR = ("tests/rollout/test_iteration.py",), ("tests/rollout/test_collector.py",)
 ENGINE, POLICY, CHAT = (
@@ -79,12 +80,12 @@ FAULTS = [
           "running = torch.where(mask_BA[:, a], delta + lam * running, running)", ADVANTAGES),
     Fault("bootstrap past every end", "rollout/iteration.py",
           "after_B = assessed.after_B * torch.tensor([float(e.stop.has_continuation) for e in found.episodes])",
-          "after_B = assessed.after_B * torch.tensor([1.0 for e in found.episodes])", MODULE),
+          "after_B = assessed.after_B * torch.tensor([1.0 for e in found.episodes])", BOOTSTRAP),
     Fault("pay an unfinished action the critic's value", "types.py",
-          "return self in (StopReason.TRUNCATED, StopReason.CONTEXT_LIMIT)", "return self.is_truncated", MODULE),
+          "return self in (StopReason.TRUNCATED, StopReason.CONTEXT_LIMIT)", "return self.is_truncated", BOOTSTRAP),
     Fault("bootstrap though it was not asked for", "algorithm/ppo.py",
           "return values_BA, after_B if self.bootstrap_truncated else zeros_like(after_B)",
-          "return values_BA, after_B", MODULE),
+          "return values_BA, after_B", BOOTSTRAP),
     Fault("forget the later turns in a return", "algorithm/advantages.py",
           "running = torch.where(mask_BA[:, a], rewards_BA[:, a] + gamma * running, running)",
           "running = torch.where(mask_BA[:, a], rewards_BA[:, a], running)", ADVANTAGES),
