@@ -17,7 +17,7 @@ from lit_agents.errors import BadInput
 from lit_agents.evaluation.stored import StoredEpisode
 from lit_agents.metrics_file import MetricsFile
 from lit_agents.types import Episode, TurnRewards
-from lit_agents.whole_files import HALF, to_disk, write_whole
+from lit_agents.whole_files import HALF, hash_of, to_disk, write_whole
 
 RUNS = Path("runs")
 STAGES = ("base", "sft", "rl")
@@ -143,6 +143,11 @@ class RunFolder:
             number = 1 + len(list(self.path.glob("config.*.yaml")))
             write_whole(self.path / f"config.{number}.yaml", path.read_text(encoding="utf-8"))
         write_whole(path, text)
+
+    def config_hashes(self) -> dict[str, str]:
+        """SHA-256 of every configuration the run has had, by file name."""
+        paths = [*self.path.glob("config.*.yaml"), *self.path.glob("config.yaml")]
+        return {path.name: hash_of(path) for path in sorted(paths)}
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Replace a file in one step."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ class StoredEpisode:
     episode: Episode
     rewards: TurnRewards | None
     """None for a failure."""
+    line: int = field(default=0, compare=False)
+    """Of the file it was read from, from 1."""
 
     def row(self) -> str:
         """The line."""
@@ -31,7 +33,7 @@ class StoredEpisode:
         return json.dumps(place | content | {"rewards": rewards})
 
     @staticmethod
-    def of(row: str) -> StoredEpisode:
+    def of(row: str, line: int = 0) -> StoredEpisode:
         """The inverse.
 
         Raises:
@@ -45,7 +47,7 @@ class StoredEpisode:
         if rewards is not None:
             parts = {name: tuple(part) for name, part in rewards["parts"].items()}
             worth = TurnRewards(tuple(rewards["values"]), parts)
-        return StoredEpisode(phase, iteration, Episode(**content), worth)
+        return StoredEpisode(phase, iteration, Episode(**content), worth, line)
 
 
 def _turn(content: dict[str, Any]) -> Turn:
@@ -60,4 +62,5 @@ def read_episodes(path: Path) -> Iterator[StoredEpisode]:
         OSError, ValueError, KeyError, TypeError: there is no such file, or a line of it is none of these.
     """
     with path.open(encoding="utf-8") as file:
-        yield from map(StoredEpisode.of, file)
+        for number, row in enumerate(file, start=1):
+            yield StoredEpisode.of(row, number)
