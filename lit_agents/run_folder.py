@@ -145,9 +145,10 @@ class RunFolder:
         write_whole(path, text)
 
     def config_hashes(self) -> dict[str, str]:
-        """SHA-256 of every configuration the run has had, by file name."""
-        paths = [*self.path.glob("config.*.yaml"), *self.path.glob("config.yaml")]
-        return {path.name: hash_of(path) for path in sorted(paths)}
+        """SHA-256 of every configuration the run has had, by file name, the oldest first."""
+        earlier = {p.suffixes[0][1:]: p for p in self.path.glob("config.*.yaml")}
+        paths = [earlier[number] for number in sorted((n for n in earlier if n.isdigit()), key=int)]
+        return {path.name: hash_of(path) for path in [*paths, self.path / "config.yaml"] if path.is_file()}
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Replace a file in one step."""

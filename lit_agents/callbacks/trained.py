@@ -15,9 +15,7 @@ from lit_agents.run_folder import RunFolder
 from lit_agents.types import TokenBatch, TokenTree
 
 
-def trained_rows(
-    batch: TokenBatch, step: int, critic: bool = False, reference: bool = False
-) -> list[dict[str, Any]]:
+def trained_rows(batch: TokenBatch, step: int, critic: bool = False, reference: bool = False) -> list[dict[str, Any]]:
     """What each row of a batch trains, read off the tensors alone.
 
     Args:

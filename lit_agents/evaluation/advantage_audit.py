@@ -148,9 +148,7 @@ def _to_go(rewards: Column, gamma: float) -> Column:
     return column
 
 
-def _by_critic(
-    module: PPO, rows: Sequence[Trained], rewards: Mapping[int, Column], findings: Findings
-) -> None:
+def _by_critic(module: PPO, rows: Sequence[Trained], rewards: Mapping[int, Column], findings: Findings) -> None:
     """PPO: GAE and the critic's targets, from the noted values."""
     columns = []
     for row in rows:
@@ -162,7 +160,9 @@ def _by_critic(
         if module.bootstrap_truncated and row.facts.stop.has_continuation and module.gamma:
             after = (row.returns[-1] - reward[-1]) / module.gamma  # the only trace of it that is kept
             findings.unchecked["values after the end of truncated episodes, taken from the critic's targets"] += 1
-        deltas = [r + module.gamma * follows - v for r, (v, follows) in zip(reward, pairwise([*values, after]), strict=True)]
+        deltas = [
+            r + module.gamma * follows - v for r, (v, follows) in zip(reward, pairwise([*values, after]), strict=True)
+        ]
         advantages = _to_go(deltas, module.gamma * module.lam)
         columns.append(advantages)
         targets = [a + v for a, v in zip(advantages, values, strict=True)]
@@ -196,5 +196,7 @@ def _hold(row: Trained, what: str, noted: Column, expected: Column, slack: float
         return
     for i, (mine, other) in enumerate(zip(noted, expected, strict=True)):
         if not abs(mine - other) <= TOLERANCE * max(1.0, abs(other)) + slack:
-            findings.faults.append(f"{row.where}: the {what} action token {i + 1} is {mine:.6g}, computed again {other:.6g}")
+            findings.faults.append(
+                f"{row.where}: the {what} action token {i + 1} is {mine:.6g}, computed again {other:.6g}"
+            )
             return

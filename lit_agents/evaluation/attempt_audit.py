@@ -82,9 +82,7 @@ class AttemptAudit:
             if plan.of and round_ == 0:
                 fault = f"{here}: the places of its groups are {places}"
                 findings.expect(places == list(range(len(places))), "groups that are there", fault)
-            missing -= sum(
-                _teaches(members, plan.compares) for (r, *_), members in groups.items() if r == round_
-            )
+            missing -= sum(_teaches(members, plan.compares) for (r, *_), members in groups.items() if r == round_)
         if missing and max(rounds) < plan.resample_rounds:
             findings.faults.append(f"{here}: {missing} groups taught nothing, and no others were played in their place")
         for (round_, place, task), members in groups.items():

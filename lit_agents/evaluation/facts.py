@@ -54,7 +54,9 @@ class Facts:
     @property
     def where(self) -> str:
         """For a message."""
-        name = f"{self.phase}, iteration {self.iteration}, task {self.task}, member {self.member}, attempt {self.attempt}"
+        name = (
+            f"{self.phase}, iteration {self.iteration}, task {self.task}, member {self.member}, attempt {self.attempt}"
+        )
         return f"episodes.jsonl line {self.line} ({name})"
 
 

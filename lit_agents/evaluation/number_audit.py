@@ -95,9 +95,7 @@ def compare(noted: Mapping[str, Any], again: Mapping[str, Any], where: str, find
         findings.expect(name in noted and name in again and same(noted[name], again[name]), WHAT, fault)
 
 
-def check_row(
-    row: Mapping[str, str], line: int, parts: Mapping[str, Mapping[str, float]], findings: Findings
-) -> None:
+def check_row(row: Mapping[str, str], line: int, parts: Mapping[str, Mapping[str, float]], findings: Findings) -> None:
     """A row of ``metrics.csv``.
 
     Args:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from itertools import batched
+from os.path import commonprefix
 
 from lit_agents.environment.base import Transition
 from lit_agents.environment.pool import EnvPool, Failure
 from lit_agents.evaluation.facts import facts_of
 from lit_agents.evaluation.findings import Findings
-from lit_agents.evaluation.stored import StoredEpisode
+from lit_agents.evaluation.stored import StoredEpisode, in_parts
 from lit_agents.policy.chat import ChatFormat
 from lit_agents.types import StopReason
 
@@ -46,7 +46,7 @@ def replay(
         pool: of at least that many sessions.
     """
     sound = (e for e in episodes if not e.episode.stop.is_failure and e.episode.turns)
-    for some in batched(sound, together):
+    for some in in_parts(sound, together):
         _replay(some, pool, chat, findings)
 
 
@@ -90,7 +90,9 @@ def _check_turn(stored: StoredEpisode, k: int, answer: Transition, findings: Fin
     over = answer.terminated or answer.truncated
     if k + 1 < len(episode.turns):
         if over:
-            findings.faults.append(f"{where}: the world ended the episode here, and {len(episode.turns)} turns are stored")
+            findings.faults.append(
+                f"{where}: the world ended the episode here, and {len(episode.turns)} turns are stored"
+            )
             return False
         return good & _equal(f"{where}: what came next", episode.turns[k + 1].observation, answer.observation, findings)
     end = StopReason.WON if answer.won else StopReason.LOST if answer.lost else StopReason.ENDED
@@ -105,7 +107,12 @@ def _check_turn(stored: StoredEpisode, k: int, answer: Transition, findings: Fin
 def _equal(what: str, noted: object, again: object, findings: Findings) -> bool:
     if noted == again:
         return True
-    findings.faults.append(f"{what} is {noted!r:.200}, played again {again!r:.200}")
+    start = 0
+    if isinstance(noted, str) and isinstance(again, str):  # texts are long; show where they part
+        start = max(0, len(commonprefix([noted, again])) - 20)
+        noted, again = noted[start:], again[start:]
+    at = f" from character {start} on" if start else ""
+    findings.faults.append(f"{what}{at} is {noted!r:.100}, played again {again!r:.100}")
     return False
 
 

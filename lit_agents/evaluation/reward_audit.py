@@ -25,9 +25,7 @@ def check_rewards(stored: StoredEpisode, facts: Facts, reward: Reward, findings:
     try:
         again = reward(stored.episode)
     except Exception as error:  # a user's reward may raise anything on signals that were changed
-        findings.expect(
-            False, WHAT, f"{facts.where}: the reward cannot be computed ({type(error).__name__}: {error})"
-        )
+        findings.expect(False, WHAT, f"{facts.where}: the reward cannot be computed ({type(error).__name__}: {error})")
         return
     parts = {name: tuple(values) for name, values in again.parts.items()}
     noted = {name: tuple(values) for name, values in stored.rewards.parts.items()}
@@ -35,7 +33,9 @@ def check_rewards(stored: StoredEpisode, facts: Facts, reward: Reward, findings:
         fault = f"{facts.where}: reward {name} is {noted.get(name)}, computed again {parts.get(name)}"
         findings.expect(parts.get(name) == noted.get(name), WHAT, fault)
     good = tuple(stored.rewards.values) == tuple(again.values)
-    findings.expect(good, WHAT, f"{facts.where}: the rewards are {stored.rewards.values}, computed again {again.values}")
+    findings.expect(
+        good, WHAT, f"{facts.where}: the rewards are {stored.rewards.values}, computed again {again.values}"
+    )
     before = 0.0
     for k, turn in enumerate(stored.episode.turns):
         if "score" not in turn.signals:
