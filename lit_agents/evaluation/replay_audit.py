@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from os.path import commonprefix
 
 from lit_agents.environment.base import Transition
 from lit_agents.environment.pool import EnvPool, Failure
@@ -109,11 +108,17 @@ def _equal(what: str, noted: object, again: object, findings: Findings) -> bool:
         return True
     start = 0
     if isinstance(noted, str) and isinstance(again, str):  # texts are long; show where they part
-        start = max(0, len(commonprefix([noted, again])) - 20)
+        start = max(0, _parting(noted, again) - 20)
         noted, again = noted[start:], again[start:]
     at = f" from character {start} on" if start else ""
     findings.faults.append(f"{what}{at} is {noted!r:.100}, played again {again!r:.100}")
     return False
+
+
+def _parting(first: str, second: str) -> int:
+    """The first character in which two texts differ."""
+    places = (i for i, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
+    return next(places, min(len(first), len(second)))
 
 
 def _not_played(failure: Failure, findings: Findings) -> None:
