@@ -74,7 +74,7 @@ def test_a_kl_in_the_reward_is_part_of_the_return(policy: CausalLMPolicy):
 
 
 def test_discounted_returns_are_whitened_over_all_tokens(policy: CausalLMPolicy):
-    # gamma 1/2: rewards 0, 4 | 2 give the returns 0 + 2 + .25 * 2 ... = 2.5, 5, 2; alone 2.5: mean 3, variance 1.375
+    # gamma 1/2: the rewards 0, 4, 2 give the returns 2.5, 5, 2; the other one's is 2.5; mean 3, variance 1.375
     returns, deviation = [2.5, 5.0, 2.0], 1.375**0.5
     rows = [
         row(0, (4.0, 2.0), (2, 1), [(r - 3) / deviation for r in returns]),

@@ -51,8 +51,6 @@ def test_what_was_played_in_turn_has_no_fault():
     failed[0] = replace(failed[0], attempt=1)
     failed.append(replace(failed[0], attempt=0, stop=CRASH))
     assert faults(failed) == []
-    given_up = [replace(f, attempt=a, stop=CRASH) for f in group(1, 0, (0, 0)) for a in (0, 1)]
-    assert faults(given_up + two_iterations()[2:4] + group(1, 0, (0, 1), 1), replace(PLAN, resample_rounds=0)) != []
 
 
 @pytest.mark.parametrize(
