@@ -273,6 +273,7 @@ class Run:
             "warnings": self.warnings,
             "changed": [change.as_json() for change in self.changes],
             "written": {name: asdict(mark) for name, mark in self.marks.items()},
+            "config": self.folder.config_hashes(),
         }
 
 

@@ -59,6 +59,15 @@ class StopReason(Enum):
         return self in (StopReason.TRUNCATED, StopReason.CONTEXT_LIMIT, StopReason.UNFINISHED_ACTION)
 
     @property
+    def has_continuation(self) -> bool:
+        """The last action was played and its world went on, so a critic's value may stand for the reward that was cut off.
+
+        An unfinished action was never played. Nothing follows it, and its worth is its reward alone: if it were paid the
+        critic's value, talking without end would cost an agent nothing.
+        """
+        return self in (StopReason.TRUNCATED, StopReason.CONTEXT_LIMIT)
+
+    @property
     def is_terminal(self) -> bool:
         """Nothing could have been earned after it."""
         return not (self.is_failure or self.is_truncated)
@@ -133,6 +142,12 @@ class Episode:
     """The score of a win."""
     error: str = ""
     """For a failure: what happened."""
+    round: int = 0
+    """In training, which draw of tasks it belongs to: 0, or a later round that replaces groups without signal."""
+    place: int = 0
+    """In training, the number of its task among those of all processes in that draw; (round, place) names its group."""
+    attempt: int = 0
+    """How many times its environment had failed before."""
 
     @property
     def won(self) -> bool:

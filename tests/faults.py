@@ -15,6 +15,7 @@ ADVANTAGES, LOSSES = ("tests/algorithm/test_advantages.py",), ("tests/algorithm/
 ACCUMULATE = ("tests/algorithm/test_accumulate.py",)
 SAMPLER = ("tests/algorithm/test_sampler.py",)
 CHECKPOINTS = ("tests/algorithm/test_checkpoints.py",)
+BOOTSTRAP = ("tests/algorithm/test_module.py", "-k", "cut_after")
 MODULE, TRIE = ("tests/algorithm/test_module.py",), ("tests/rollout/test_trie.py",)
 ITERATION, COLLECTOR = ("tests/rollout/test_iteration.py",), ("tests/rollout/test_collector.py",)
 ENGINE, POLICY, CHAT = (
@@ -43,6 +44,11 @@ SCHEDULER = ("tests/integration/test_scheduler.py", "-k", "exit_code or lightnin
 FOLDERS = ("tests/integration/test_run_folders.py", "-m", "not slow")
 
 AUDIT = ("tests/integration/test_audit.py", "-m", "not slow")
+RUN_AUDIT = ("tests/integration/test_run_audit.py", "-k")
+ATTEMPT_AUDIT, ADVANTAGE_AUDIT = (
+    ("tests/evaluation/test_attempt_audit.py",),
+    ("tests/evaluation/test_advantage_audit.py",),
+)
 WARNING, MEMORY = ("tests/callbacks/test_early_warning.py",), ("tests/callbacks/test_memory.py",)
 SAMPLES = ("tests/evaluation/test_samples.py",)
 
@@ -84,11 +90,13 @@ FAULTS = [
           "running = torch.where(mask_BA[:, a], delta + gamma * lam * running, running)",
           "running = torch.where(mask_BA[:, a], delta + lam * running, running)", ADVANTAGES),
     Fault("bootstrap past every end", "rollout/iteration.py",
-          "after_B = assessed.after_B * torch.tensor([float(e.stop.is_truncated) for e in found.episodes])",
-          "after_B = assessed.after_B * torch.tensor([1.0 for e in found.episodes])", MODULE),
+          "after_B = assessed.after_B * torch.tensor([float(e.stop.has_continuation) for e in found.episodes])",
+          "after_B = assessed.after_B * torch.tensor([1.0 for e in found.episodes])", BOOTSTRAP),
+    Fault("pay an unfinished action the critic's value", "types.py",
+          "return self in (StopReason.TRUNCATED, StopReason.CONTEXT_LIMIT)", "return self.is_truncated", BOOTSTRAP),
     Fault("bootstrap though it was not asked for", "algorithm/ppo.py",
           "return values_BA, after_B if self.bootstrap_truncated else zeros_like(after_B)",
-          "return values_BA, after_B", MODULE),
+          "return values_BA, after_B", BOOTSTRAP),
     Fault("forget the later turns in a return", "algorithm/advantages.py",
           "running = torch.where(mask_BA[:, a], rewards_BA[:, a] + gamma * running, running)",
           "running = torch.where(mask_BA[:, a], rewards_BA[:, a], running)", ADVANTAGES),
@@ -226,7 +234,7 @@ FAULTS = [
     Fault("imitate an expert that lost", "rollout/iteration.py",
           "lost = self.demonstrated and not all(", "lost = self.demonstrated and any([]) and not all(", ITERATION),
     Fault("give every attempt the same random numbers", "rollout/iteration.py",
-          "self._place(n), task.id, member, attempt)", "self._place(n), task.id, member, 0)", ITERATION),
+          "(*key, place, task.id, member, attempt)", "(*key, place, task.id, member, 0)", ITERATION),
     Fault("give every turn the same random numbers", "rollout/players.py",
           "Request(s.session, s.ids, stream(*s.key))", "Request(s.session, s.ids, stream(*s.key[:-1]))", COLLECTOR),
     Fault("play the tasks of every pass in one order", "rollout/sampler.py",
@@ -381,6 +389,29 @@ FAULTS = [
           "if not (alone or silent):", "if row is None:", AUDIT),
     Fault("audit no prompt", "evaluation/token_audit.py",
           "digest(prompt_of(episode, k)) == turn.prompt_digest,", "True,", AUDIT),
+    Fault("take any stored reward for right", "evaluation/reward_audit.py",
+          "findings.expect(parts.get(name) == noted.get(name), WHAT, fault)", "findings.expect(True, WHAT, fault)",
+          (*RUN_AUDIT, "higher_reward")),
+    Fault("overlook an episode that is there twice", "evaluation/attempt_audit.py",
+          "findings.expect(twin is facts, WHAT,", "findings.expect(True, WHAT,", ATTEMPT_AUDIT),
+    Fault("overlook a member that is missing", "evaluation/attempt_audit.py",
+          "findings.expect(there == set(range(plan.group_size)),", "findings.expect(len(there) > 0,", ATTEMPT_AUDIT),
+    Fault("overlook a task that was not next", "evaluation/attempt_audit.py",
+          "findings.expect((known, mine) == (facts.task, number),", "findings.expect(True,", ATTEMPT_AUDIT),
+    Fault("take any rate for right", "evaluation/number_audit.py",
+          "findings.expect(name in noted and name in again and same(noted[name], again[name]), WHAT, fault)",
+          "findings.expect(name in noted and name in again, WHAT, fault)", (*RUN_AUDIT, "better_rate")),
+    Fault("take any trained advantage for right", "evaluation/advantage_audit.py",
+          "if not abs(mine - other) <= TOLERANCE * max(1.0, abs(other)) + slack:", "if mine != mine:", ADVANTAGE_AUDIT),
+    Fault("let the audit bootstrap past an unfinished action", "evaluation/advantage_audit.py",
+          "row.facts.stop.has_continuation", "row.facts.stop.is_truncated", ADVANTAGE_AUDIT),
+    Fault("audit under any configuration", "audit.py",
+          "findings.expect(found == there,", "findings.expect(True,", (*RUN_AUDIT, "another_configuration")),
+    Fault("play again without looking", "evaluation/replay_audit.py",
+          "    if noted == again:\n", "    if noted is not None:\n", (*RUN_AUDIT, "did_not_give")),
+    Fault("train other advantages than were computed", "rollout/batch.py",
+          "advantages_BA=cut(credited.advantages_BA),", "advantages_BA=1.01 * cut(credited.advantages_BA),",
+          (*RUN_AUDIT, "sound_run_has")),
     Fault("take a demonstration for fresh", "algorithm/module.py",
           "return -1 if self.demonstrated else self._expected_version",
           "return min(-1, 0) if self.demonstrated or self._expected_version == 0 else self._expected_version", MODULE),

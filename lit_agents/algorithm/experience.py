@@ -19,7 +19,7 @@ class Experience:
     values_BA: Tensor
     """The critic's values; zeros without one."""
     after_B: Tensor
-    """Value of what would have followed a truncated episode; 0 where nothing would."""
+    """Value of what would have followed; 0 unless `lit_agents.types.StopReason.has_continuation`."""
     group_B: Tensor
     """Number of the episode's group, from 0."""
 

@@ -26,7 +26,7 @@ class PPO(AgentModule):
         value_clip: hold the value near its old prediction; None for plain squared error.
         value_coef: weight of the critic's loss; without ``share_trunk`` it matters only where gradients are clipped.
         share_trunk: let the critic's gradient into the policy's weights.
-        bootstrap_truncated: let a truncated episode go on with the critic's value after its last token, not end with 0.
+        bootstrap_truncated: take the critic's value for what a cut-off after a played action lost, not 0 (docs/formulas.md, 3).
     """
 
     skips_zero_advantage, has_critic = False, True

@@ -1,7 +1,7 @@
 """REINFORCE++ (Hu 2025; docs/formulas.md, 6): no critic, no group; whitened returns.
 
-Published code multiplies the running return by the action mask and so loses all turns but the last. Here only
-action tokens are in the list, so a return crosses observations unchanged.
+Only action tokens are in the list, so a return crosses observations unchanged. verl multiplied the running return by the
+action mask, which lost all turns but the last, until August 2026 (docs/formulas.md, 6).
 """
 
 from __future__ import annotations

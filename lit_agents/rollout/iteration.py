@@ -146,8 +146,12 @@ class Recruiter:
         self._check(found)
         return found
 
-    def _attempt(self, tasks: Sequence[Task], key: tuple[object, ...]) -> tuple[list[Episode], tuple[Episode, ...]]:
-        """Every member of every task, tried again while its environment fails; all that failed besides."""
+    def _attempt(self, tasks: Sequence[Task], key: tuple[int, int, int]) -> tuple[list[Episode], tuple[Episode, ...]]:
+        """Every member of every task, tried again while its environment fails; all that failed besides.
+
+        Args:
+            key: seed, iteration and round.
+        """
         places = [(n, task, m) for n, task in enumerate(tasks) for m in range(self.schedule.group_size)]
         episodes: dict[int, Episode] = {}
         failures: list[Episode] = []
@@ -156,7 +160,8 @@ class Recruiter:
             jobs = []
             for i in open_:
                 n, task, member = places[i]
-                jobs.append(Job(task, member, (*key, self._place(n), task.id, member, attempt)))
+                place, round_ = self._place(n), key[-1]
+                jobs.append(Job(task, member, (*key, place, task.id, member, attempt), round_, place, attempt))
             if not jobs:
                 break
             for i, episode in zip(open_, self.play(jobs), strict=True):
@@ -215,7 +220,7 @@ def credited(found: Iteration, module: AgentModule, budget: int) -> tuple[Credit
         own_BA = own_BA if module.importance_cap is None else assessed.own_BA
         ref_BA = assessed.reference_BA if module.kl.used else ref_BA
         values_BA = torch.where(mask_BA, assessed.values_BA, 0.0)
-        after_B = assessed.after_B * torch.tensor([float(e.stop.is_truncated) for e in found.episodes])
+        after_B = assessed.after_B * torch.tensor([float(e.stop.has_continuation) for e in found.episodes])
     if module.kl.used:
         difference_BA = torch.where(mask_BA, losses.kl_k1(columns.logprobs_BA, ref_BA), 0.0)
         everywhere = torch.stack([difference_BA.sum(), mask_BA.sum(), torch.tensor(float(len(found.episodes)))])

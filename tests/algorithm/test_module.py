@@ -325,12 +325,19 @@ def test_the_critics_gradient_reaches_the_policy_only_where_the_trunk_is_shared(
 
 
 @pytest.mark.parametrize("bootstrap", [False, True])
-def test_a_value_after_the_end_counts_for_truncated_episodes_alone_and_only_if_asked_for(folder: Path, bootstrap: bool):
-    module = made(PPO, folder, bootstrap_truncated=bootstrap, gamma=1.0, lam=1.0)
-    torch.nn.init.constant_(module.value_head.outer.bias, 7.0)  # the value of everything
-    ends = [StopReason.LOST, StopReason.TURN_LIMIT, StopReason.ENDED, StopReason.TRUNCATED, StopReason.CONTEXT_LIMIT]
+def test_only_an_episode_cut_after_a_played_action_gets_the_value_of_what_follows_and_only_if_asked_for(
+    folder: Path, bootstrap: bool
+):
+    module = made(PPO, folder, bootstrap_truncated=bootstrap, gamma=0.5, lam=0.5)
+    torch.nn.init.constant_(module.value_head.outer.bias, 8.0)  # the value of everything
+    ends = [stop for stop in StopReason if not stop.is_failure]
     episodes = tuple(episode([([1, 2], [3, b])], stop=stop) for b, stop in enumerate(ends))
     rewards = tuple(TurnRewards.of({"r": [1.0]}) for _ in ends)
     data, _ = credited(Iteration((EpisodeGroup(episodes[0].task, episodes),), rewards), module, 5)
-    after = [7.0 if bootstrap and stop.is_truncated else 0.0 for stop in ends]
-    assert data.returns_BA.tolist() == [[1 + value] * 2 for value in after]
+    # two tokens, the reward 1 on the second, every value 8, gamma and lambda 1/2
+    # nothing follows: delta_2 = 1 - 8 = -7         return_2 = 1    A_1 = .5 * 8 - 8 + .25 * -7 = -5.75   return_1 = 2.25
+    # 8 follows:       delta_2 = 1 + .5 * 8 - 8 = -3   return_2 = 5    A_1 = -4 + .25 * -3 = -4.75         return_1 = 3.25
+    over, goes_on = [2.25, 1.0], [3.25, 5.0]
+    cut = {StopReason.TRUNCATED, StopReason.CONTEXT_LIMIT} if bootstrap else set()
+    assert StopReason.UNFINISHED_ACTION in ends
+    assert data.returns_BA.tolist() == [goes_on if stop in cut else over for stop in ends]
