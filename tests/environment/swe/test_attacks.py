@@ -150,15 +150,16 @@ def test_files_without_content_are_limited_too(sandbox: Sandbox):
     assert set(unpacked(sandbox.get())) == {"a"}
 
 
-NESTED = "python3 -c \"import os\nfor _ in range(%d): os.mkdir('d'); os.chdir('d')\""
+NESTED = "python3 -c \"import os\nfor _ in range(2000): os.mkdir('d'); os.chdir('d')\""
 
 
 def test_folders_too_deep_to_be_copied_out_are_who_made_thems_fault(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
     sandbox.reset(packed({"a": File(b"")}))
-    sandbox.run(NESTED % 1200, 60)
-    monkeypatch.setattr(base, "ARCHIVE_CAP", 1 << 20)
-    with pytest.raises(Unreadable, match="holds more"):
-        sandbox.get()
+    sandbox.run(NESTED, 60)
+    with monkeypatch.context() as patched:
+        patched.setattr(base, "COPY_TIMEOUT", 2.0)  # tar has no more descriptors, and goes on for ever
+        with pytest.raises(Unreadable):
+            sandbox.get()
     sandbox.reset(packed({"a": File(b"new")}))  # and none of it is left
     assert unpacked(sandbox.get()) == {"a": File(b"new")}
 
@@ -228,13 +229,15 @@ def test_an_agent_that_removes_or_replaces_its_folder_has_lost_it_and_nothing_el
 def test_an_agent_cannot_make_its_loss_vanish(
     home: Path, little: str, tasks: list[Task], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(base, "ARCHIVE_CAP", 1 << 20)
     swe = world(home, little)
+    limits = {NESTED: ("COPY_TIMEOUT", 2.0), "head -c 2M /dev/zero > big": ("ARCHIVE_CAP", 1 << 20)}
     try:
-        for attack in (NESTED % 1200, "head -c 8M /dev/zero > big", "for n in $(seq 3000); do echo > $n; done"):
+        for attack, limit in limits.items():
             swe.reset(tasks[0])
             swe.step(attack)
-            last = swe.step("submit")
+            with monkeypatch.context() as patched:
+                patched.setattr(base, *limit)
+                last = swe.step("submit")
             assert last.lost and not last.won and last.signals["passed"] == 0.0 and not last.signals["resolved"]
     finally:
         swe.close()
