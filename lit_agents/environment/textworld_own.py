@@ -82,10 +82,11 @@ def _by_split(named: Named) -> dict[str, list[OwnGame]]:
     owners: dict[str, tuple[str, OwnGame]] = {}
     for split, games in found.items():
         for game in games:
-            there, other = owners.setdefault(game.sha256, (split, game))
-            if other is not game:
+            if game.sha256 in owners:
+                there, other = owners[game.sha256]
                 reason = f"{other.path} ({there}) and {game.path} ({split}) are the same game."
                 raise BadInput("games", reason, "Name it once.")
+            owners[game.sha256] = split, game
     return found
 
 

@@ -129,7 +129,17 @@ def test_a_run_trains_on_own_games(mine: Path, tmp_path: Path, monkeypatch: pyte
     args += ["lit_agents.reward.outcome.Outcome", "--data.environment.init_args.games", json.dumps(by_split(mine))]
     for name in ("train_tasks", "validation_tasks", "test_tasks", "schedule.tasks"):
         args += [f"--data.{name}", "1"]
-    args += ["--data.limits.context", "3000", "--sft", "null", "--run", "run", *ONE_ITERATION]
+    args += [
+        "--data.limits.context",
+        "3000",
+        "--data.schedule.micro_batch_tokens",
+        "12000",
+        "--sft",
+        "null",
+        "--run",
+        "run",
+        *ONE_ITERATION,
+    ]
     run = fit(["--config", "toy.yaml", *args])
     assert run.results["rl"].n == 1
 
@@ -148,12 +158,13 @@ def test_the_tasks_command_takes_own_games_and_seeds(
 
 
 @pytest.mark.parametrize(
-    "spec", ["tw-coin_collector-level2", "tw-treasure_hunter-level2", "tw-cooking-recipe1-cook-open"]
+    "spec", ["tw-coin_collector-level2", "tw-treasure_hunter-level2", "tw-cooking-recipe1-open-cook"]
 )
 def test_challenges_are_made_and_won(textworld: TextWorld, monkeypatch: pytest.MonkeyPatch, spec: str) -> None:
     monkeypatch.setattr("lit_agents.environment.checker.SPLITS", ("train",))  # two games; those of each have to be made
     task = textworld.tasks(spec, "train", 2)[0]
     assert task.family == spec and task.id == "30001" and won(textworld, task)
+    textworld.close()
     assert check_env(textworld, task) == []
 
 
