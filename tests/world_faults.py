@@ -9,11 +9,13 @@ EVALUATE = ("tests/integration/test_evaluate.py", "-k", "broke or without_a_numb
 GATHERED, LORA = ("tests/report/test_material.py",), ("tests/policy/test_causal_lm.py", "-k", "lora")
 EXPORT = ("tests/integration/test_export.py",)
 
+OWN = ("tests/environment/test_textworld_own.py", "-k", "own_games")
 SPLITS, SEEN = ("tests/environment/test_splits.py",), ("tests/integration/test_splits.py",)
 
 WORLD_FAULTS = [
     Fault("train on test tasks that have another name", "environment/splits.py",
-          '.encode(errors="surrogatepass")).hexdigest()[:16]', '.encode(errors="surrogatepass")).hexdigest()[:0] or None', SPLITS),
+          '.encode(errors="surrogatepass")).hexdigest()[:16]',
+          '.encode(errors="surrogatepass")).hexdigest()[:0] or None', SPLITS),
     Fault("take all rows of a file for one task", "environment/splits.py",
           "if owners.setdefault(found, task.id) != task.id}", "if not owners}", SPLITS),
     Fault("play with fewer tasks than asked for", "environment/splits.py", "if len(found) < count:", "if not found:", SPLITS),
@@ -25,6 +27,14 @@ WORLD_FAULTS = [
           'sets += data.other_splits("test", demonstrated=bool(cli.value("sft")))', "pass", SEEN),
     Fault("test on what the checkpoint was trained on", "rollout/held_out.py",
           "if name in held]", "if name in set[str]()]", SEEN),
+    Fault("serve one of the user's games in two splits", "environment/textworld_own.py",
+          "            if game.sha256 in owners:", "            if owners is None:", OWN),
+    Fault("play a game that its walkthrough does not win", "environment/textworld_own.py",
+          "    if not won:", "    if False:", OWN),
+    Fault("take seeds that two splits share", "environment/textworld.py",
+          "        if first < second:", "        if first < 0:", (*OWN[:1], "-k", "seeds")),
+    Fault("cook for the tests what training has", "environment/textworld_challenges.py",
+          '"validation": "valid", "test": "test"}', '"validation": "train", "test": "train"}', (*OWN[:1], "-k", "names")),
     Fault("forget what the run before has seen", "rollout/datamodule.py",
           'seen_in(sets, known, started.get("start_from", {}))', "seen_in(sets, known, {})", SEEN),
     Fault("imitate what the agent could never say", "rollout/collector.py",

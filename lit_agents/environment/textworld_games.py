@@ -21,10 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
+from lit_agents.environment.textworld_challenges import EXAMPLES, ChallengeGames, challenge, game_options
 from lit_agents.environment.textworld_index import Row, digest, note, pair, read_index, stamp
 from lit_agents.errors import BadInput
 
@@ -47,7 +47,7 @@ class CustomGames:
         """Write the pair of files, ``path`` being the ``.z8``; the options are those of ``tw-make``."""
         import textworld
 
-        options = _options(seed, path)
+        options = game_options(seed, path)
         options.nb_rooms, options.nb_objects, options.nb_parallel_quests = self.rooms, self.objects, 1
         chaining = options.chaining
         chaining.min_breadth, chaining.max_breadth, chaining.min_depth = 1, 5, 1
@@ -71,19 +71,11 @@ class SimpleGames:
         from textworld.challenges.tw_simple import simple
         from textworld.generator import compile_game
 
-        options = _options(seed, path)
+        options = game_options(seed, path)
         compile_game(simple.make({"rewards": self.rewards, "goal": "detailed", "test": self.test}, options), options)
 
 
-def _options(seed: int, path: str) -> Any:
-    import textworld
-
-    options = textworld.GameOptions()
-    options.seeds, options.path, options.file_ext = seed, path, ".z8"
-    return options
-
-
-def game_maker(spec: str, split: str) -> CustomGames | SimpleGames:
+def game_maker(spec: str, split: str) -> CustomGames | SimpleGames | ChallengeGames:
     """The family a spec names, as it is made for a split.
 
     Raises:
@@ -93,10 +85,13 @@ def game_maker(spec: str, split: str) -> CustomGames | SimpleGames:
         return CustomGames(*map(int, match.groups()))
     if match := re.fullmatch(r"tw-simple-(sparse|balanced|dense)", spec):
         return SimpleGames(match[1], test=split == "test")
+    if found := challenge(spec, split):
+        return found
     raise BadInput(
         "spec",
         f"{spec!r} names no TextWorld games.",
-        "Write w{rooms}-o{objects}-q{quest length} such as w2-o3-q4, or tw-simple-sparse, -balanced or -dense.",
+        f"Write w{{rooms}}-o{{objects}}-q{{quest length}} such as w2-o3-q4, tw-simple-sparse, -balanced or -dense, {EXAMPLES}, "
+        "or games for your own.",
     )
 
 

@@ -72,7 +72,7 @@ class Game:
         self._carried = told[1].strip() if told else ""
         game = json.loads(Path(path).with_suffix(".json").read_text())
         self._objective: str = game["objective"].strip()
-        self._walkthrough: list[str] = game["metadata"]["walkthrough"]
+        self._walkthrough: list[str] = game["metadata"].get("walkthrough") or []
         self._max_score = float(sum(quest["reward"] for quest in game["quests"]))
         self._shadow: Any = None
         self._shadow_state: Any = None
