@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.cheat_faults import CHEAT_FAULTS
 from tests.fault import Fault as Fault
 from tests.repair_faults import REPAIR_FAULTS
+from tests.row_faults import ROW_FAULTS
 from tests.study_faults import STUDY_FAULTS
 from tests.world_faults import WORLD_FAULTS
 
@@ -378,6 +379,7 @@ FAULTS = [
           "AutoConfig.from_pretrained(folder, trust_remote_code=True)", HOSTILE),
     *REPAIR_FAULTS,
     *CHEAT_FAULTS,
+    *ROW_FAULTS,
     *STUDY_FAULTS,
     *WORLD_FAULTS,
 ]  # fmt: skip
