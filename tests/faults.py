@@ -7,6 +7,7 @@ from tests.command_faults import COMMAND_FAULTS
 from tests.fault import Fault as Fault
 from tests.model_faults import MODEL_FAULTS
 from tests.repair_faults import REPAIR_FAULTS
+from tests.row_faults import ROW_FAULTS
 from tests.sandbox_faults import SANDBOX_FAULTS
 from tests.study_faults import STUDY_FAULTS
 from tests.world_faults import WORLD_FAULTS
@@ -446,6 +447,7 @@ FAULTS = [
     *CHEAT_FAULTS,
     *COMMAND_FAULTS,
     *SANDBOX_FAULTS,
+    *ROW_FAULTS,
     *STUDY_FAULTS,
     *WORLD_FAULTS,
 ]  # fmt: skip

@@ -24,7 +24,7 @@ REPAIR_FAULTS = [
     Fault("take what fails once for a bug", f"{HERE}/factory.py", "second.passed | elsewhere)", "first.passed)", MADE),
     Fault("hash how fast a machine was", f"{HERE}/problem.py", 'del fields["seconds"]', "pass", SAME),
     Fault("serve whoever looks first", SLOT, "flock(line, fcntl.LOCK_EX)", "flock(line, fcntl.LOCK_SH)", TURNS),
-    Fault("train on a row that is held out", f"{HERE}/verify.py", "row.instance_id in held_out", "row.held_out", ROWS),
+    Fault("train on a row that is held out", f"{HERE}/verdicts.py", "row.instance_id in held_out", "row.held_out", ROWS),
     Fault("let every command begin at once", SLOT, "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH", TURNS),
     Fault(
         "count what a command has waited",
@@ -159,8 +159,8 @@ REPAIR_FAULTS = [
     Fault(
         "forget files of a repository that its archives leave out",
         f"{HERE}/repositories.py",
-        '_git("-C", name, "checkout", "--quiet", "--detach", commit)',
-        '_git("-C", name, "checkout", "--quiet", "--detach", commit, "--", "little")',
+        '_git("-C", name, "checkout", "--quiet", "--detach", commit, seconds=seconds)',
+        '_git("-C", name, "checkout", "--quiet", commit, "--", "little", seconds=seconds)',
         ROWS,
     ),
     Fault(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from lit_agents.environment.swe import SweGym
 from lit_agents.environment.textworld import TextWorld
 from lit_agents.environment.toy import CorridorWorld
+from lit_agents.errors import BadInput
 from lit_agents.tasks import environment_class, main, wins
 
 
@@ -38,6 +41,55 @@ def test_arguments_of_the_environment_are_flags(games_folder: Path, capsys: pyte
     arguments = ["--spec", "w2-o3-q4", "--count", "1", "--folder", str(games_folder), "--workers", "2"]
     assert main(["textworld", *arguments]) == 0
     assert f"in {games_folder / 'w2-o3-q4' / 'train'}" in capsys.readouterr().out
+
+
+class Door:
+    """What a world may be given."""
+
+    def __init__(self, width: int = 1) -> None:
+        if width > 9:
+            raise BadInput("width", f"{width} is above 9.", "Lower it.")
+        self.width = width
+
+
+class World(CorridorWorld):
+    """Takes classes as arguments."""
+
+    seen: ClassVar[list[object]] = []
+
+    def __init__(self, door: Door | None = None, doors: list[Door] | None = None) -> None:
+        super().__init__()
+        self.seen[:] = [door, *(doors or [])]
+
+
+def test_arguments_that_are_classes_are_made_as_fit_makes_them(capsys: pytest.CaptureFixture[str]) -> None:
+    world, door = (f"{__name__}.{kind.__name__}" for kind in (World, Door))
+    known = [world, "--spec", "n5", "--count", "1", "--played", "0"]
+    assert main([*known, "--door", door, "--door.width", "3", "--doors+", door]) == 0
+    first, second = World.seen
+    assert isinstance(first, Door) and first.width == 3 and isinstance(second, Door) and second.width == 1
+    given = f'{{"class_path": "{door}", "init_args": {{"width": 4}}}}'
+    assert main([*known, "--door", given]) == 0
+    assert isinstance(World.seen[0], Door) and World.seen[0].width == 4
+    assert main(known) == 0 and World.seen == [None]
+    assert main([*known, "--door", door, "--door.width", "12"]) == 2
+    assert capsys.readouterr().err == "width: 12 is above 9. Lower it.\n"
+
+
+def test_a_sandbox_and_a_writer_of_tests_are_named_by_their_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[SweGym] = []
+    monkeypatch.setattr(SweGym, "install", lambda self: made.append(self) or "installed")
+    sandbox = "lit_agents.environment.swe.sandbox.trusted.SubprocessSandbox"
+    arguments = ["swe", "--folder", str(tmp_path), "--sandbox", sandbox, "--sandbox.allowance.cpus", "0.5"]
+    writer = "lit_agents.environment.swe.written_tests.RecordedCalls"
+    assert main([*arguments, "--written_tests", writer, "--written_tests.most", "3"]) == 0
+    assert capsys.readouterr().out == "installed\n"
+    said = made[0].fingerprint()
+    assert (said["sandbox"], said["written_tests"]) == ("SubprocessSandbox", "RecordedCalls")
+    assert main(["swe", "--sandbox", sandbox, "--sandbox.allowance.cpus", "0"]) == 2
+    assert "allowance.cpus" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,20 @@ def test_the_tools_work_wherever_the_checkout_is(sandbox: Sandbox, tmp_path: Pat
         assert said == ["1 x = 1\n", "1 x = 2\n", "./a b.py:1:x = 2\n"]
     finally:
         sandbox.open(PYTHON)
+
+
+def test_a_line_is_one_where_Python_counts_one(tmp_path: Path):
+    def tool(name: str, *args: str, given: str = "") -> str:
+        command = [sys.executable, "-I", str(TOOLS / f"{name}.py"), *args]
+        return subprocess.run(command, cwd=tmp_path, input=given, capture_output=True, text=True, check=True).stdout
+
+    (tmp_path / "a.py").write_bytes("x = 'a\u2028b\x85'\n\x0c\ny = 1".encode())
+    assert tool("view", "a.py", "3").splitlines()[-1] == "3 y = 1"
+    assert tool("edit", "a.py", "3", given="y = 2").split("\n")[-2] == "3 y = 2"
+    assert (tmp_path / "a.py").read_bytes() == "x = 'a\u2028b\x85'\n\x0c\ny = 2\n".encode()
+    (tmp_path / "b.py").write_bytes(b"x = 1")
+    tool("edit", "b.py", "2", given="y = 2")
+    assert (tmp_path / "b.py").read_bytes() == b"x = 1\ny = 2\n"
 
 
 def test_an_identifier_is_the_name_of_one_file_in_one_folder():

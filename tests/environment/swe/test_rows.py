@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -13,15 +15,18 @@ import pytest
 from lit_agents.environment.swe import SweGym
 from lit_agents.environment.swe.catalogue import SPLITS
 from lit_agents.environment.swe.held_out import is_held_out
+from lit_agents.environment.swe.problem import Requirements
 from lit_agents.environment.swe.recipes import recipes
 from lit_agents.environment.swe.repositories import patched, repository
 from lit_agents.environment.swe.results import PYTEST
 from lit_agents.environment.swe.rows import read_rows
+from lit_agents.environment.swe.runtimes import VARIABLES, _run, virtual_environment
 from lit_agents.environment.swe.sandbox.engine import DockerSandbox
-from lit_agents.environment.swe.sandbox.terms import SandboxError
+from lit_agents.environment.swe.sandbox.terms import Runtime, SandboxError
 from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
 from lit_agents.environment.swe.specs import SPECS, spec_of
 from lit_agents.environment.swe.tree import File, packed, read_folder
+from lit_agents.environment.swe.verify import How, verified
 from lit_agents.errors import BadInput
 from lit_agents.tasks import main, wins
 from lit_agents.whole_files import text_lines
@@ -170,11 +175,104 @@ def test_the_tests_of_a_row_have_their_time(repo: Path, row: dict[str, object], 
     lines = str(row["test_patch"]).splitlines()
     new = [line.replace("+    from little.core import last", "+    __import__('time').sleep(60)") for line in lines]
     assert new != lines
-    how = {"sources": {"*": [str(repo)]}, "recipes": recipe(tmp_path, "*", "-r needs.txt"), "row_seconds": 15.0}
-    rows = written([row | {"test_patch": "\n".join(new)}], tmp_path / "r.jsonl")
-    swe = SweGym(str(tmp_path / "home"), SubprocessSandbox(), rows=rows, **how)
-    with pytest.raises(BadInput, match="none of them"):
-        swe.install()
+    (slow,) = read_rows(written([row | {"test_patch": "\n".join(new)}], tmp_path / "r.jsonl"))
+    with SubprocessSandbox() as sandbox, pytest.raises(BadInput, match="do not end in 3 seconds"):
+        verified(slow, quick(tmp_path, repo, row_seconds=3.0), sandbox)
+
+
+def quick(folder: Path, repo: Path, **settings) -> How:
+    """Without an environment of its own: the tests' own one has all that the little package needs."""
+    here = Runtime(path=(str(Path(sys.executable).parent),), variables=VARIABLES)
+    given = {
+        "specs": recipes(recipe(folder, "*")),
+        "sandbox": SubprocessSandbox,
+        "runtime": lambda *_: here,
+        "workers": 1,
+    }
+    return How(folder, {"*": [str(repo)]}, **{**given, "row_seconds": 60.0, **settings})
+
+
+def test_a_file_that_is_only_renamed_is_tested(row: dict[str, object], tmp_path: Path):
+    folder = little_package(tmp_path / "little")
+    (folder / "little" / "core.py").write_text(SOURCE.replace("result += value", "result -= value"))
+    (folder / "tests" / "test_core.py").rename(folder / "tests" / "test_old.py")
+    (folder / "tests" / "test_other.py").write_text("def test_other():\n    pass\n")
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "base")
+    (folder / "little" / "core.py").write_text(SOURCE)
+    patch = git(folder, "diff")
+    git(folder, "checkout", "-q", ".")
+    git(folder, "mv", "tests/test_old.py", "tests/test_core.py")
+    (folder / "tests" / "test_other.py").write_text("def test_other():\n    assert True\n")
+    test_patch = git(folder, "diff", "HEAD", "-M")
+    git(folder, "reset", "-q", "--hard")
+    assert "rename from" in test_patch and "+++ b/tests/test_core.py" not in test_patch
+    tested = {"FAIL_TO_PASS": ["tests/test_core.py::test_total"], "base_commit": "HEAD"}
+    content = row | tested | {"patch": patch.rstrip("\n"), "test_patch": test_patch.rstrip("\n")}
+    (renamed,) = read_rows(written([content], tmp_path / "r.jsonl"))
+    with SubprocessSandbox() as sandbox:
+        assert verified(renamed, quick(tmp_path, folder), sandbox).fail_to_pass == ("tests/test_core.py::test_total",)
+
+
+def test_a_clone_of_another_owner_is_read(repo: Path, row: dict[str, object], tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own switch for this
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "own settings"))
+    (tmp_path / "own settings").write_text(
+        f'[url "file://{repo.parent}/"]\n\tinsteadOf = short://\n'
+    )  # are still the user's
+    for source in (str(repo), f"file://{repo}", "short://little"):
+        found = repository("me/little", str(row["base_commit"]), [source], tmp_path, no_image)
+        assert found["little/core.py"].data.decode() == SOURCE
+
+
+def test_a_kept_clone_is_fetched_again_where_a_commit_is_missing(tmp_path: Path):
+    folder = little_package(tmp_path / "little")
+    git(folder, "init", "-q")
+    url = [f"file://{folder}"]
+
+    def committed(text: str) -> str:
+        (folder / "little" / "core.py").write_text(text)
+        git(folder, "add", "-A")
+        git(folder, "commit", "-qm", text)
+        return git(folder, "rev-parse", "HEAD").strip()
+
+    for text in ("one", "two"):
+        commit = committed(text)
+        committed("later")  # so that it is not the end of a branch, which a server gives by its hash alone
+        assert repository("me/little", commit, url, tmp_path, no_image)["little/core.py"].data == text.encode()
+    git(folder, "checkout", "-q", "--detach")
+    commit = committed("of a pull request, in no branch")
+    git(folder, "update-ref", "refs/pull/1/head", commit)
+    git(folder, "config", "uploadpack.allowAnySHA1InWant", "true")
+    assert b"pull" in repository("me/little", commit, url, tmp_path, no_image)["little/core.py"].data
+    with pytest.raises(BadInput, match=r"(?s)file://.*not our ref 0000.*"):
+        repository("me/little", "0" * 40, url, tmp_path, no_image)
+
+
+def test_all_that_git_says_is_shown(tmp_path: Path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    words = "\n".join(["error: first of all", "fatal: at last"])
+    (tmp_path / "bin" / "git").write_text(f"#!/bin/sh\necho '{words}' >&2; exit 128\n")
+    (tmp_path / "bin" / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    with pytest.raises(BadInput) as caught:
+        repository("me/little", "0" * 40, ["file:///nowhere"], tmp_path, no_image)
+    assert "error: first of all fatal: at last" in str(caught.value)
+    (tmp_path / "bin" / "git").write_text("#!/bin/sh\nsleep 30\n")
+    with pytest.raises(BadInput, match=r"out of time after 0\.2 seconds"):
+        repository("me/little", "0" * 40, ["file:///nowhere"], tmp_path, no_image, 0.2)
+
+
+def test_what_a_recipe_commands_is_run_with_the_environment_in_use(tmp_path: Path):
+    command = 'python -c "import sys; print(sys.prefix)" > $VIRTUAL_ENV/seen; cat needs.txt > $VIRTUAL_ENV/$WORD'
+    needs = Requirements(commands=(command,), variables={"WORD": "word"})
+    venv = virtual_environment(needs, tmp_path, {"needs.txt": File(b"x")})
+    assert (venv / "seen").read_text().strip() == str(venv) and (venv / "word").read_text() == "x"
+    with pytest.raises(BadInput, match="echo why; false: it failed: why"):
+        virtual_environment(Requirements(commands=("echo why; false",)), tmp_path, {})
+    with pytest.raises(BadInput, match=r"sleep 30: it did not end in 0\.2 seconds"):
+        _run(["bash", "-ec", "sleep 30"], "sleep 30", 0.2)
 
 
 def test_what_is_held_out_is_said_and_undone(repo: Path, row: dict[str, object], tmp_path: Path):
@@ -202,6 +300,7 @@ def test_what_is_held_out_is_said_and_undone(repo: Path, row: dict[str, object],
     assert found == ["train"] and "not held out" in said
     found, said = splits("mine_lite.jsonl", named, True)
     assert found == ["test"] and "as --held_out says" in said
+    assert splits("mine_lite.jsonl", named)[0] == ["test"]  # what was said stays
     found, said = splits("SWE-bench_Lite-test.jsonl", named)
     assert "1 of 1 held out" in said and "SWE-bench_Lite-test is a test set" in said and "--held_out false" in said
     assert splits("SWE-bench_Lite-test.jsonl", named, False)[0] == ["test"]  # mine_lite says so
@@ -287,6 +386,7 @@ def test_a_patch_that_is_the_bug_is_where_the_agent_begins(repo: Path, tmp_path:
     (task,) = swe.tasks("rows:swesmith/me__little.1", "test", 1)
     said = swe.reset(task).observation
     assert "None" not in said and "These tests fail: tests/test_core.py::test_last" in said
+    swe.close()
     assert wins(swe, [task]) == 1
     (packages,) = (tmp_path / "home").glob("venvs/*/lib/python3*/site-packages")
     there = {path.name for path in packages.iterdir()}
