@@ -40,8 +40,9 @@ class FitCLI(AgentCLI):
 @quiet()
 def fit(args: Sequence[str] | None = None) -> Run:
     """The command as a function: trains, and returns the run with its results."""
+    begun = time.perf_counter()
     with scheduler_signals():
-        return _fitted(FitCLI(args), time.perf_counter())
+        return _fitted(FitCLI(args), begun)
 
 
 def _fitted(cli: FitCLI, begun: float) -> Run:

@@ -117,9 +117,9 @@ class Run:
             return
         before = (self.folder.path / "config.yaml").read_text(encoding="utf-8")
         self.different = config_differences(before, self.cli.config_text())
-        hashes = self.folder.read_json("summary.json").get("weights"), self.cli.model.policy.identity["weights"]
-        if hashes[0] and hashes[0] != hashes[1]:
-            self.different["weights"] = hashes
+        if not self.checkpoint:  # which names its weights itself
+            hashes = self.folder.read_json("summary.json").get("weights"), self.cli.model.policy.identity["weights"]
+            self.different |= {"weights": hashes} if hashes[0] != hashes[1] else {}
         refuse_different(self.different, str(self.folder.path), allowed)
 
     def compare_conditions(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,9 @@ def draw_curve(metrics_csv: Path, picture: Path, results: Mapping[str, Result]) 
         _draw(right, rows, "train/nll", "k-", label="loss")
         right.set(ylabel="negative log-likelihood of the demonstrations (black)")
     _draw(axes, rows, "validation/success", "o--", label="validation")
+    for before, row in pairwise(rows):
+        if row.get("changed") != before.get("changed"):
+            axes.axvline(int(row["iteration"]) - 0.5, color="k", linestyle="--", label="resumed under other conditions")
     for i, (name, result) in enumerate(results.items()):
         axes.axhline(result.rate, color=f"C{i + 2}", linestyle=":", label=f"test, {name}: {result.rate:.2f}")
     axes.set(xlabel="iteration" if rows[0]["stage"] == "rl" else "epoch", ylabel="success", ylim=(-0.02, 1.02))

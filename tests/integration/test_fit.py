@@ -276,7 +276,8 @@ def test_a_run_that_goes_on_has_no_result_until_it_is_tested_again(toy, monkeypa
     fit(["--config", toy, "--run", "run", *ONE_ITERATION])
     assert list(json.loads(Path("run/summary.json").read_text())["success"]) == ["base", "sft", "rl"]
     monkeypatch.setattr(EpisodeRecorder, "on_train_epoch_end", _interrupted)
-    assert main(["--config", toy, "--run", "run", "--ckpt_path", "last"]) == 130
+    longer = ["--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "1"]
+    assert main(["--config", toy, *longer, "--run", "run", "--ckpt_path", "last"]) == 130
     summary = json.loads(Path("run/summary.json").read_text())
     for part in ("success", "measured", "written"):
         assert "rl" not in summary[part] and "sft" in summary[part]

@@ -21,7 +21,7 @@ OTHERS = [
     ("data.evaluation.temperature", 1.0, 0.5), ("data.limits.turns", 2, 1), ("data.limits.context", 160, 170),
     ("data.schedule.group_size", 4, 2), ("data.train_tasks", 8, 9), ("model.init_args.warmup", 2, 3),
     ("model.init_args.optimizer.init_args.lr", 0.001, 0.01), ("sft.epochs", 6, 7), ("trainer.gradient_clip_val", None, 1.0),
-    ("trainer.precision", "32-true", "bf16-mixed"), ("trainer.check_val_every_n_epoch", 1, 2),
+    ("trainer.precision", None, "bf16-mixed"), ("trainer.check_val_every_n_epoch", 1, 2),
 ]  # fmt: skip
 
 

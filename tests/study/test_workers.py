@@ -24,7 +24,7 @@ from lit_agents.study.design import Study
 from lit_agents.study.factors import Factor, read_settings
 from lit_agents.study.overlay import Settings
 from lit_agents.study.room import Room
-from lit_agents.study.runs import Done, Resolved, Runs
+from lit_agents.study.runs import Done, Resolved, RunFailed, Runs
 from lit_agents.study.search import Search
 from lit_agents.study.trials import TRIALS, write_trials
 from lit_agents.tune import resolve, stopping
@@ -219,3 +219,27 @@ def test_a_start_that_lost_a_demonstration_is_the_one_that_was_paid_for(
     else:
         with pytest.raises(BadInput, match="the budget buys 60"):
             refuse_another_start(plan, spent)
+
+
+def test_a_shared_stage_that_was_begun_for_another_algorithm_goes_on_as_it_was(tmp_path: Path, monkeypatch):
+    given: list[Any] = []
+
+    def run(_: Runs, folder: Path, config: Any, watch: Any) -> None:
+        given.append(config)
+        (folder / "summary.json").write_text('{"success": {"base": {}, "sft": {}}}')
+
+    monkeypatch.setattr(Runs, "_run", run)
+    runs = Runs(tmp_path, resolve, Room(1))
+    for parent in ("sft", "runs"):
+        (tmp_path / parent / "x").mkdir(parents=True)
+        (tmp_path / parent / "x" / "config.yaml").write_text("model: first\n")
+        runs._made(tmp_path / parent / "x", {"model": "second"}, ("base", "sft"), None)
+    assert given == [{"model": "first"}, {"model": "second"}]
+
+
+def test_a_run_that_was_stopped_before_its_end_is_no_result(tmp_path: Path, monkeypatch):
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    (tmp_path / "runs" / "x" / "config.yaml").write_text("model: first\n")
+    monkeypatch.setattr(Runs, "_run", lambda *_: None)  # with exit code 0, as where a scheduler queued it again
+    with pytest.raises(RunFailed, match="x was stopped before its end"):
+        Runs(tmp_path, resolve, Room(1))._made(tmp_path / "runs" / "x", {}, ("base", "sft"), None)
