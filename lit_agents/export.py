@@ -20,7 +20,8 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 
-from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_incomplete, refuse_other
+from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_other
+from lit_agents.algorithm.complete import refuse_incomplete
 from lit_agents.cli import run_command
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import CausalLMPolicy

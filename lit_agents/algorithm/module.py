@@ -20,7 +20,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lit_agents.algorithm import losses
 from lit_agents.algorithm.accumulate import total_loss
-from lit_agents.algorithm.checkpoint import refuse_incomplete, refuse_other
+from lit_agents.algorithm.checkpoint import refuse_other
+from lit_agents.algorithm.complete import refuse_incomplete
 from lit_agents.algorithm.experience import Assessment, Experience
 from lit_agents.algorithm.kl import KL
 from lit_agents.algorithm.learning_rate import share_of_learning_rate

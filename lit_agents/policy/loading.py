@@ -14,6 +14,8 @@ from lit_agents.policy.attention import ATTENTION, register
 from lit_agents.policy.non_finite import refuse_non_finite
 from lit_agents.policy.tree_trial import why_no_trees
 
+_SLOW = "so every conversation is computed in full for each new token, many times slower"
+
 
 def read(name: str, load: Callable[[], Any]) -> Any:
     """What is in a model's folder, without running any code of it.
@@ -53,7 +55,7 @@ def load_model(folder: Path, name: str, dtype: torch.dtype, token_trees: bool) -
         if not trouble:
             refuse_other_logits(model, name)
             return model, True
-        print(f"{name} cannot take token trees, so every conversation is computed in full: {trouble}", file=sys.stderr)
+        print(f"{name} cannot take token trees, {_SLOW}: {trouble}", file=sys.stderr)
     model = _complete(folder, name, dtype)
     refuse_other_logits(model, name)
     return model, False

@@ -120,6 +120,10 @@ def test_a_group_of_one_has_no_baseline(refused, algorithm):
         (("--data.train_tasks", "1000000"), "data.train_tasks"),
         (("--sft.demonstrations", "1000000"), "sft.demonstrations"),
         (("--data.limits.context", "20"), "data.limits.context"),
+        (
+            ("--data.limits.context", "40000", "--data.schedule.micro_batch_tokens", "40000"),
+            "data.limits.context: 40000 tokens, but",
+        ),
         (("--data.tasks", "r1-w2"), "reward ScoreGain"),
         (("--data.train_tasks", "0"), "data.train_tasks"),
         (("--data.validation_tasks", "0"), "data.validation_tasks"),
