@@ -17,7 +17,7 @@ from lit_agents.errors import BadInput
 from lit_agents.evaluation.stored import StoredEpisode
 from lit_agents.metrics_file import MetricsFile
 from lit_agents.types import Episode, TurnRewards
-from lit_agents.whole_files import HALF, to_disk, write_whole
+from lit_agents.whole_files import HALF, hash_of, to_disk, write_whole
 
 RUNS = Path("runs")
 STAGES = ("base", "sft", "rl")
@@ -143,6 +143,12 @@ class RunFolder:
             number = 1 + len(list(self.path.glob("config.*.yaml")))
             write_whole(self.path / f"config.{number}.yaml", path.read_text(encoding="utf-8"))
         write_whole(path, text)
+
+    def config_hashes(self) -> dict[str, str]:
+        """SHA-256 of every configuration the run has had, by file name, the oldest first."""
+        earlier = {p.suffixes[0][1:]: p for p in self.path.glob("config.*.yaml")}
+        paths = [earlier[number] for number in sorted((n for n in earlier if n.isdigit()), key=int)]
+        return {path.name: hash_of(path) for path in [*paths, self.path / "config.yaml"] if path.is_file()}
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Replace a file in one step."""

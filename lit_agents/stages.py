@@ -217,6 +217,7 @@ class Run:
             "measured": self.measured,
             "warnings": self.warnings,
             "written": {name: asdict(mark) for name, mark in self.marks.items()},
+            "config": self.folder.config_hashes(),
         }
 
 

@@ -140,6 +140,12 @@ class Episode:
     """The score of a win."""
     error: str = ""
     """For a failure: what happened."""
+    round: int = 0
+    """In training, which draw of tasks it belongs to: 0, or a later round that replaces groups without signal."""
+    place: int = 0
+    """In training, the number of its task among those of all processes in that draw; (round, place) names its group."""
+    attempt: int = 0
+    """How many times its environment had failed before."""
 
     @property
     def won(self) -> bool:

@@ -7,25 +7,33 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lit_agents.algorithm.module import AgentModule
 from lit_agents.rollout.digest import digest, digest_floats
 from lit_agents.rollout.ranks import from_all_ranks
+from lit_agents.rollout.run_lengths import run_lengths
 from lit_agents.run_folder import RunFolder
 from lit_agents.types import TokenBatch, TokenTree
 
 
-def trained_rows(batch: TokenBatch, step: int) -> list[dict[str, Any]]:
+def trained_rows(batch: TokenBatch, step: int, critic: bool = False, reference: bool = False) -> list[dict[str, Any]]:
     """What each row of a batch trains, read off the tensors alone.
 
     Args:
         step: optimizer steps of the stage so far.
+        critic: note the critic's predictions and targets too.
+        reference: note the reference policy's log-probabilities too.
 
     Returns:
         Per episode: the digest of all that was in sight in the end; ``runs``, the tokens with a weight in the loss as ``[place
         in their conversation, ids, digest of the tokens before them]`` per uninterrupted run of them; the digest of the
-        log-probabilities they are held against; the version the batch says it was sampled with.
+        log-probabilities they are held against; the version the batch says it was sampled with; ``advantages`` of the same tokens
+        and, if asked for, ``values`` and ``returns``, and ``reference``, as in `lit_agents.rollout.run_lengths`.
     """
     tree = batch.tree
     sources_BA, ids_BA = tree.sources_U[tree.index_BA], tree.targets_U[tree.index_BA]
+    columns = {"advantages": batch.advantages_BA}
+    columns |= {"values": batch.values_BA, "returns": batch.returns_BA} if critic else {}
+    columns |= {"reference": batch.ref_logprobs_BA} if reference else {}
     rows = []
     for b, last in enumerate(tree.last_B.tolist()):
         mask = batch.weights_BA[b] != 0  # every loss is a sum over these, whatever the tree says of its tokens
@@ -37,6 +45,7 @@ def trained_rows(batch: TokenBatch, step: int) -> list[dict[str, Any]]:
                 "runs": _runs(tree, sources_BA[b][mask], ids_BA[b][mask]),
                 "logprobs": digest_floats(batch.old_logprobs_BA[b][mask].tolist()),
             }
+            | {name: run_lengths(column_BA[b][mask].tolist()) for name, column_BA in columns.items()}
         )
     return rows
 
@@ -81,8 +90,10 @@ class TrainedTokens(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Note a minibatch."""
+        assert isinstance(pl_module, AgentModule)
+        needed = {"critic": pl_module.has_critic, "reference": bool(pl_module.kl.reward)}
         for part in batch.parts:
-            self._rows += trained_rows(part, trainer.global_step)
+            self._rows += trained_rows(part, trainer.global_step, **needed)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write down what all ranks trained."""

@@ -58,6 +58,8 @@ class AlfWorld(TextEnvironment):
         workers: processes that make games; by default one per core.
     """
 
+    repeatable = True
+
     def __init__(
         self,
         folder: str | None = None,

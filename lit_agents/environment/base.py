@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from lit_agents.types import Signal, Task
 
@@ -47,6 +48,10 @@ class Transition:
 
 class TextEnvironment(ABC):
     """A world that is played by text."""
+
+    repeatable: ClassVar[bool] = False
+    """The same actions in the same task always get the same answers, in any process; `lit_agents.audit --replay` plays the
+    stored actions of such a world again."""
 
     def install(self) -> str:
         """Fetch what its arguments name, once, before tasks are taken from it; says what there is then, or nothing.

@@ -43,6 +43,8 @@ class TextWorld(TextEnvironment):
         workers: processes that make games; by default one per core.
     """
 
+    repeatable = True
+
     def __init__(self, folder: str | None = None, workers: int | None = None) -> None:
         self._folder, self._workers = folder, workers
         self._game: Game | None = None

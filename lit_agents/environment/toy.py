@@ -23,6 +23,7 @@ class _ToyWorld(TextEnvironment):
 
     SPEC: ClassVar[re.Pattern[str]]
     EXAMPLE: ClassVar[str]
+    repeatable = True
 
     def tasks(self, spec: str, split: str, count: int) -> list[Task]:
         """Seeds in order."""

@@ -23,6 +23,16 @@ class Job:
     member: int
     key: tuple[object, ...]
     """Seed, iteration, task, member and attempt: all its random numbers depend on these alone."""
+    round: int = 0
+    place: int = 0
+    attempt: int = 0
+    """As in `Episode`, which notes all three."""
+
+    def episode(self, turns: Sequence[Turn], stop: StopReason, max_score: float, error: str = "") -> Episode:
+        """What it has become."""
+        return Episode(
+            self.task, self.member, tuple(turns), stop, max_score, error, self.round, self.place, self.attempt
+        )
 
 
 @dataclass
@@ -41,7 +51,7 @@ class _Draft:
     """As in `Turn`."""
 
     def episode(self, stop: StopReason, error: str = "") -> Episode:
-        return Episode(self.job.task, self.job.member, tuple(self.turns), stop, self.max_score, error)
+        return self.job.episode(self.turns, stop, self.max_score, error)
 
     def given_up(self) -> Episode:
         """Nobody knows an action: not won, or if nobody did from the start, not played."""
@@ -136,7 +146,7 @@ class Collector:
         for session, start in self._pool.reset({s: job.task for s, job in jobs.items()}).items():
             job = jobs[session]
             if isinstance(start, Failure):
-                ended[session] = Episode(job.task, job.member, (), start.stop, 1.0, start.error)
+                ended[session] = job.episode((), start.stop, 1.0, start.error)
                 continue
             drafts[session] = self._draft(job, start)
         return ended

@@ -145,8 +145,12 @@ class Recruiter:
         self._check(found)
         return found
 
-    def _attempt(self, tasks: Sequence[Task], key: tuple[object, ...]) -> tuple[list[Episode], tuple[Episode, ...]]:
-        """Every member of every task, tried again while its environment fails; all that failed besides."""
+    def _attempt(self, tasks: Sequence[Task], key: tuple[int, int, int]) -> tuple[list[Episode], tuple[Episode, ...]]:
+        """Every member of every task, tried again while its environment fails; all that failed besides.
+
+        Args:
+            key: seed, iteration and round.
+        """
         places = [(n, task, m) for n, task in enumerate(tasks) for m in range(self.schedule.group_size)]
         episodes: dict[int, Episode] = {}
         failures: list[Episode] = []
@@ -155,7 +159,8 @@ class Recruiter:
             jobs = []
             for i in open_:
                 n, task, member = places[i]
-                jobs.append(Job(task, member, (*key, self._place(n), task.id, member, attempt)))
+                place, round_ = self._place(n), key[-1]
+                jobs.append(Job(task, member, (*key, place, task.id, member, attempt), round_, place, attempt))
             if not jobs:
                 break
             for i, episode in zip(open_, self.play(jobs), strict=True):

@@ -83,7 +83,7 @@ class Stage:
         episodes, failures = self.play(jobs, player, sampling.max_tokens, progress), []
         for attempt in range(1, retries + 1):
             open_ = [i for i, e in enumerate(episodes) if e.stop.is_failure and not has_no_player(e)]
-            again = [replace(jobs[i], key=(*jobs[i].key, "attempt", attempt)) for i in open_]
+            again = [replace(jobs[i], key=(*jobs[i].key, "attempt", attempt), attempt=attempt) for i in open_]
             failures += [episodes[i] for i in open_]
             for i, episode in zip(open_, self.play(again, player, sampling.max_tokens, progress), strict=True):
                 episodes[i] = episode
