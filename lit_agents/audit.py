@@ -1,9 +1,10 @@
-"""Audit a run's tokens: ``python -m lit_agents.audit RUN [--tolerance NATS]``.
+"""Audit a run: ``python -m lit_agents.audit RUN [--tolerance NATS] [--replay [EPISODES]]``.
 
-Reads the run's stored episodes again and fails if a trained token is not the sampled one, if the tokens of a turn are not a
-prefix of the next, if the loss covers anything but the agent's own sampled tokens, if an episode that can teach something is
-not trained on, or if log-probabilities computed again with the weights that sampled them differ by more than the tolerance.
-Weights are those of the checkpoints there are: `fit` keeps more of them with ``--keep_weights``.
+Reads the run's files again and holds them against each other and against its configuration. It fails if a trained token is
+not the sampled one, the loss covers anything but the agent's own tokens, an episode is missing, double or not trained on, a
+reward, an advantage, a rate, a count or a cost is not what the stored episodes give, or log-probabilities computed again with
+the weights that sampled them differ by more than the tolerance. ``--replay`` plays the stored actions again. The last line says
+what was not checked. Weights are those of the checkpoints there are: `fit` keeps more of them with ``--keep_weights``.
 """
 
 from __future__ import annotations
@@ -11,161 +12,73 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import yaml
 
 from lit_agents.algorithm.checkpoint import read_checkpoint
 from lit_agents.cli import run_command
+from lit_agents.environment.pool import EnvPool
 from lit_agents.errors import BadInput, printable
-from lit_agents.evaluation.stored import StoredEpisode, read_episodes
-from lit_agents.evaluation.token_audit import Findings, Plan, TrainedAudit, check_episode, logprob_gap
+from lit_agents.evaluation.findings import Findings
+from lit_agents.evaluation.logprob_audit import TOLERANCES, WHAT, LogprobAudit
+from lit_agents.evaluation.record_audit import Configured, RecordAudit
+from lit_agents.evaluation.replay_audit import replay, sampled
+from lit_agents.evaluation.stored import read_episodes
 from lit_agents.fit import FitCLI
-from lit_agents.policy.causal_lm import CausalLMPolicy
-from lit_agents.policy.sampling import Sampling
+from lit_agents.run_folder import RunFolder
 
-TOLERANCES = {"float64": 1e-4, "float32": 1e-3, "bfloat16": 1.0}
-"""Largest difference of one token's log-probability, nats, by the type computed in: the engine reads a conversation turn by
-turn, the trainer in one go, so they round differently; a larger one is computed once more in float32. The mean over all tokens of
-one set of weights may be a tenth of it."""
 SHOWN = 10
 """Faults that are printed."""
-Sampler = tuple[str, int]
-"""A stage and the number of its optimizer steps; what the run began with is ``("base", 0)``."""
+PLAYS = ("model", "data", "sft", "elsewhere", "budget", "seed_everything")
+"""Parts of a configuration that decide what is played, rewarded and trained."""
+NEVER = "optimizer steps, weights of tokens in the loss, and whether the world and the reward are right"
+"""What no audit of records can say."""
 
 
 @dataclass
 class Audit:
     """One run."""
 
-    cli: FitCLI
     folder: Path
-    findings: Findings = field(default_factory=Findings)
-    largest: float = 0.0
-    """Difference of a log-probability."""
-    total: float = 0.0
-    unknown: int = 0
-    """Sampled tokens whose weights were not kept."""
-
-    def records(self) -> None:
-        """What can be told from the two records alone."""
-        supervised = self.cli.model.demonstrated
-        passes = self.cli.datamodule.schedule.passes
-        plans = {"sft": Plan(passes if supervised else 1), "rl": Plan(passes, **self.leaves_out())}
-        trained = TrainedAudit(plans)
-        chat = self.cli.model.policy.chat
-        for stored in read_episodes(self.folder / "episodes.jsonl"):
-            check_episode(stored, chat, self.findings)
-            trained.add_sampled(stored)
-        with (self.folder / "trained.jsonl").open(encoding="utf-8") as file:
-            for line in file:
-                trained.add_trained(json.loads(line))
-        trained.check(self.findings)
-
-    def leaves_out(self) -> dict[str, Any]:
-        """Which episodes RL need not train on; see `Plan`."""
-        module, schedule = self.cli.model, self.cli.datamodule.schedule
-        skips = module.skips_zero_advantage and not module.kl.loss
-        skips = skips or schedule.resample_rounds > 0
-        return {"group_size": schedule.group_size, "compares": module.compares_group, "skips": skips}
-
-    def logprobs(self, tolerance: float | None) -> None:
-        """Compute log-probabilities again with every set of weights there is."""
-        policy, weights = self.cli.model.policy, self.weights()
-        policy.load()
-        policy.to("cuda" if torch.cuda.is_available() else "cpu")
-        policy.compute_in(str(self.cli.value("trainer")["precision"]))
-        tolerance = TOLERANCES[self.computed_in] if tolerance is None else tolerance
-        for sampler, content in weights.items():
-            chosen = [s for s in self.sampled() if self.sampler(s) == sampler]
-            if content is not None and chosen:
-                self.cli.model.restore(read_checkpoint(content))
-            for temperature in sorted({self.sampling(s).temperature for s in chosen}):
-                equal = [s for s in chosen if self.sampling(s).temperature == temperature]
-                self._compare(policy, equal, temperature, tolerance)
-        lost = (s for s in self.sampled() if self.sampler(s) not in weights)
-        self.unknown = sum(len(turn.action_ids) for s in lost for turn in s.episode.turns)
-
-    def _compare(
-        self, policy: CausalLMPolicy, chosen: Sequence[StoredEpisode], temperature: float, tolerance: float
-    ) -> None:
-        tokens, total = 0, 0.0
-        for stored, gap in logprob_gap(policy, chosen, temperature, tolerance):
-            tokens, total, self.largest = (
-                tokens + gap.tokens,
-                total + gap.mean * gap.tokens,
-                max(self.largest, gap.largest),
-            )
-            if not gap.largest <= tolerance:
-                where = f"{stored.phase}, iteration {stored.iteration}, task {stored.episode.task.id}"
-                self.findings.faults.append(f"{where}: a log-probability differs by {gap.largest:.3g} ({tolerance=:g})")
-        if tokens and not total / tokens <= tolerance / 10:
-            where = f"{chosen[0].phase}, iteration {chosen[0].iteration} and on"
-            self.findings.faults.append(f"{where}: log-probabilities differ by {total / tokens:.3g} on average")
-        self.findings.checked["log-probabilities computed again"] += tokens
-        self.total += total
+    findings: Findings
+    logprobs: LogprobAudit
 
     @property
-    def computed_in(self) -> str:
-        """The coarsest type log-probabilities went through."""
-        policy = self.cli.model.policy
-        half = policy.dtype == torch.bfloat16 or policy.mixed is not None
-        return "bfloat16" if half else str(policy.dtype).removeprefix("torch.")
+    def largest(self) -> float:
+        """Difference of a log-probability, nats."""
+        return self.logprobs.largest
 
-    def sampled(self) -> Iterator[StoredEpisode]:
-        """Episodes whose tokens were drawn from the policy's whole distribution."""
-        for stored in read_episodes(self.folder / "episodes.jsonl"):
-            s = self.sampling(stored)
-            whole = s.temperature > 0 and s.top_p == 1 and s.top_k == 0
-            if whole and stored.episode.turns and stored.episode.turns[0].policy_version >= 0:
-                yield stored
-
-    def sampling(self, stored: StoredEpisode) -> Sampling:
-        """How an episode's actions were drawn."""
-        data = self.cli.datamodule
-        return data.sampling if stored.phase == "rl" else data.evaluation
-
-    def sampler(self, stored: StoredEpisode) -> Sampler:
-        """Whose actions they are."""
-        version = stored.episode.turns[0].policy_version
-        trained = "sft" if self.cli.model.demonstrated else "rl"
-        place, _, measured = stored.phase.rpartition("/")  # "test/sft", "NAME/rl" for places elsewhere
-        stage = measured if place else trained
-        return self.start if stage == "rl" and version == 0 else (stage, version)
-
-    @cached_property
-    def start(self) -> Sampler:
-        """What RL begins with."""
-        last = self.folder / "checkpoints" / "sft" / "last.ckpt"
-        return ("sft", int(read_checkpoint(last)["global_step"])) if last.is_file() else ("base", 0)
-
-    def weights(self) -> dict[Sampler, Path | None]:
-        """What the run began with (None: the untouched model), then one file for each set of weights that is there."""
-        start = self.cli.value("start_from")
-        found: dict[Sampler, Path | None] = {("base", 0): Path(start) if start else None}
-        for path in sorted(self.folder.glob("checkpoints/*/*.ckpt")):
-            found.setdefault((path.parent.name, int(read_checkpoint(path)["global_step"])), path)
-        return found
+    @property
+    def unknown(self) -> int:
+        """Sampled tokens whose weights were not kept."""
+        return self.logprobs.unknown
 
     def report(self) -> str:
-        """What was checked, and the verdict."""
+        """What was checked, the verdict, and what was not checked."""
         counts = [f"{count:>12,}  {what}" for what, count in self.findings.checked.items()]
-        tokens = self.findings.checked["log-probabilities computed again"]
-        mean = self.total / max(1, tokens)
+        mean = self.logprobs.total / max(1, self.findings.checked[WHAT])
         counts.append(f"{'':>14}they differ by {mean:.2g} on average and {self.largest:.2g} at most (nats)")
         counts.append(f"{self.unknown:>12,}  sampled tokens whose weights were not kept (fit --keep_weights N)")
         faults = self.findings.faults
         shown = [printable(f"FAULT {fault}") for fault in faults[:SHOWN]]
         verdict = f"{len(faults)} faults" if faults else "no fault"
-        return "\n".join([*counts, *shown, f"{self.folder}: {verdict}"])
+        omitted = [f"{what} ({count:,})" if count > 1 else what for what, count in self.findings.unchecked.items()]
+        last = printable(f"not checked: {'; '.join([*omitted, NEVER])}")
+        return "\n".join([*counts, *shown, f"{self.folder}: {verdict}", last])
 
 
-def audit(folder: Path, tolerance: float | None = None) -> Audit:
+def audit(folder: Path, tolerance: float | None = None, again: int | None = None, computes: bool = True) -> Audit:
     """The command as a function.
+
+    Args:
+        folder: of the run.
+        tolerance: see `lit_agents.evaluation.logprob_audit.TOLERANCES`.
+        again: episodes to play again; 0 for all, None for none.
+        computes: load the model, and compute log-probabilities again.
 
     Raises:
         BadInput: it is no run folder, or one without a record of what was trained.
@@ -174,29 +87,102 @@ def audit(folder: Path, tolerance: float | None = None) -> Audit:
         if not (folder / name).is_file():
             raise BadInput(str(folder), f"it holds no {name}.", "Name a folder `lit_agents.fit` has trained in.")
     cli = FitCLI(["--config", str(folder / "config.yaml")])
-    found = Audit(cli, folder)
+    findings, start = Findings(), cli.value("start_from")
+    logprobs = LogprobAudit(folder, cli.model, cli.datamodule, Path(start) if start else None)
     try:
-        found.records()
+        check_configuration(folder, findings)
+        records = RecordAudit(folder, _configured(cli, folder), findings)
+        for stored in read_episodes(folder / "episodes.jsonl"):
+            records.add(stored)
+            logprobs.add(stored)
+        with (folder / "trained.jsonl").open(encoding="utf-8", newline="\n") as file:
+            records.add_trained(file)
+        records.check()
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, BadInput):
             raise
         reason = f"a line of its records cannot be read ({type(error).__name__}: {error})."
         raise BadInput(str(folder), reason, "Let the run end, or go on with it, before it is audited.") from error
-    found.logprobs(tolerance)
-    return found
+    _replay(cli, folder, again, findings)
+    if computes:
+        logprobs.check(str(cli.value("trainer")["precision"]), tolerance, findings)
+    else:
+        findings.unchecked["log-probabilities"] += 1
+    return Audit(folder, findings, logprobs)
+
+
+def _configured(cli: FitCLI, folder: Path) -> Configured:
+    sft, budget, start = (cli.value(name) for name in ("sft", "budget", "start_from"))
+    demonstrations = 0
+    if sft and not cli.model.demonstrated:
+        demonstrations = budget.demonstrations if budget else sft.demonstrations
+    spent = None
+    if start and Path(start).is_file():
+        spent = read_checkpoint(Path(start), "start_from")[type(cli.datamodule).__qualname__]["ledger"]
+    configurations = [
+        {part: content.get(part) for part in PLAYS}
+        for content in (yaml.safe_load((folder / name).read_text()) for name in RunFolder(folder).config_hashes())
+    ]
+    unchanged = all(other == configurations[0] for other in configurations)
+    shown = (cli.value("elsewhere"), budget, spent, bool(start), unchanged)
+    return Configured(cli.model, cli.datamodule, demonstrations, *shown)
+
+
+def check_configuration(folder: Path, findings: Findings) -> None:
+    """Is the configuration the one the results were made with? A run that went on with another one keeps them all."""
+    path = folder / "summary.json"
+    if not path.is_file():
+        findings.unchecked["the hash of config.yaml: there is no summary.json"] += 1
+        return
+    noted = list(json.loads(path.read_text(encoding="utf-8"))["config"].values())
+    now = RunFolder(folder).config_hashes()
+    for (name, found), there in zip(now.items(), noted, strict=False):
+        fault = f"{name}: its SHA-256 begins with {found[:16]}, and summary.json says {there[:16]}"
+        findings.expect(found == there, "configurations", fault)
+    if len(noted) > len(now):
+        findings.faults.append(f"{folder}: {len(noted)} configurations in summary.json, and {len(now)} files")
+    if len(noted) < len(now):
+        findings.unchecked["what config.yaml was changed for after the last result"] += 1
+
+
+def _replay(cli: FitCLI, folder: Path, again: int | None, findings: Findings) -> None:
+    data, world = cli.datamodule, type(cli.datamodule.environment).__qualname__
+    if again is None:
+        findings.unchecked["what the world answered (--replay plays it again)"] += 1
+        return
+    if not data.environment.repeatable:
+        findings.unchecked[f"what the world answered: {world} does not say that it is repeatable"] += 1
+        return
+    episodes = read_episodes(folder / "episodes.jsonl")
+    chosen = sampled(episodes, again) if again else episodes
+    together = min(8, data.limits.concurrent)
+    step, reset = data.limits.step_timeout, data.limits.reset_timeout
+    with EnvPool(data.environment, together, step_timeout=step, reset_timeout=reset) as pool:
+        replay(chosen, pool, together, cli.model.policy.chat, findings)
+    played = findings.checked["episodes played again"]
+    if played < findings.checked["episodes"]:
+        findings.unchecked["episodes that were not played again"] += findings.checked["episodes"] - played
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """The command; 1 is its exit code if it found a fault."""
-    parser = argparse.ArgumentParser(prog="python -m lit_agents.audit", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lit_agents.audit", description=__doc__, allow_abbrev=False)
     parser.add_argument("run", type=Path, help="a run folder")
     parser.add_argument("--tolerance", type=float, help=f"nats; by default {_described(TOLERANCES)}")
+    again = "play the actions of so many episodes again, chosen by chance, or of all; needs the tasks of the run"
+    parser.add_argument("--replay", type=_count, nargs="?", const=0, metavar="EPISODES", help=again)
     given = parser.parse_args(args)
     found: list[Audit] = []
-    if code := run_command(lambda: found.append(audit(given.run, given.tolerance))):
+    if code := run_command(lambda: found.append(audit(given.run, given.tolerance, given.replay))):
         return code
     print(found[0].report())
     return 1 if found[0].findings.faults else 0
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of episodes above 0")
+    return int(text)
 
 
 def _described(tolerances: Mapping[str, Any]) -> str:

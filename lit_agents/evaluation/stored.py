@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ class StoredEpisode:
     episode: Episode
     rewards: TurnRewards | None
     """None for a failure."""
+    line: int = field(default=0, compare=False)
+    """Of the file it was read from, from 1."""
+    offset: int = field(default=0, compare=False)
+    """Of that line, in bytes; see `read_again`."""
 
     def row(self) -> str:
         """The line."""
@@ -31,7 +36,7 @@ class StoredEpisode:
         return json.dumps(place | content | {"rewards": rewards})
 
     @staticmethod
-    def of(row: str) -> StoredEpisode:
+    def of(row: str | bytes, line: int = 0, offset: int = 0) -> StoredEpisode:
         """The inverse.
 
         Raises:
@@ -45,7 +50,7 @@ class StoredEpisode:
         if rewards is not None:
             parts = {name: tuple(part) for name, part in rewards["parts"].items()}
             worth = TurnRewards(tuple(rewards["values"]), parts)
-        return StoredEpisode(phase, iteration, Episode(**content), worth)
+        return StoredEpisode(phase, iteration, Episode(**content), worth, line, offset)
 
 
 def _turn(content: dict[str, Any]) -> Turn:
@@ -59,5 +64,27 @@ def read_episodes(path: Path) -> Iterator[StoredEpisode]:
     Raises:
         OSError, ValueError, KeyError, TypeError: there is no such file, or a line of it is none of these.
     """
-    with path.open(encoding="utf-8") as file:
-        yield from map(StoredEpisode.of, file)
+    offset = 0
+    with path.open("rb") as file:
+        for number, row in enumerate(file, start=1):
+            yield StoredEpisode.of(row, number, offset)
+            offset += len(row)
+
+
+def read_again(path: Path, offsets: Iterable[int]) -> Iterator[StoredEpisode]:
+    """The episodes at these places of a file, without reading the others.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: as `read_episodes`.
+    """
+    with path.open("rb") as file:
+        for offset in offsets:
+            file.seek(offset)
+            yield StoredEpisode.of(file.readline(), offset=offset)
+
+
+def in_parts(episodes: Iterable[StoredEpisode], count: int) -> Iterator[list[StoredEpisode]]:
+    """So many at a time, so that never more are held."""
+    rest = iter(episodes)
+    while part := list(islice(rest, count)):
+        yield part

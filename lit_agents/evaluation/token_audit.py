@@ -7,14 +7,15 @@ One is written from the episodes (`lit_agents.evaluation.stored`), the other fro
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import torch
 
-from lit_agents.evaluation.stored import StoredEpisode
+from lit_agents.evaluation.findings import Findings
+from lit_agents.evaluation.stored import StoredEpisode, in_parts
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.chat import ChatFormat
 from lit_agents.rollout.digest import digest, digest_floats
@@ -23,20 +24,6 @@ from lit_agents.types import Episode, StopReason, in_sight, tokens_of
 
 Runs = tuple[tuple[int, tuple[int, ...], str], ...]
 """Trained tokens: per uninterrupted run the place of its first one, the run, and the digest of all that stands before it."""
-
-
-@dataclass
-class Findings:
-    """What was looked at, and what was wrong with it."""
-
-    checked: Counter[str] = field(default_factory=Counter)
-    faults: list[str] = field(default_factory=list)
-
-    def expect(self, good: bool, what: str, fault: str) -> None:
-        """Count a check; note what it found."""
-        self.checked[what] += 1
-        if not good:
-            self.faults.append(fault)
 
 
 def own_runs(episode: Episode) -> Runs:
@@ -125,24 +112,27 @@ class TrainedAudit:
         self._plans = plans
         self._sampled: dict[Place, Counter[Row]] = {}
         self._trained: dict[Place, Counter[Row]] = {}
-        self._groups: dict[tuple[Place, str], list[tuple[Row, float]]] = {}
+        self._groups: dict[Place, dict[str, list[tuple[Row, float]]]] = {}
 
-    def add_sampled(self, stored: StoredEpisode) -> None:
-        """An episode; those that are not for training, and failures, may not be trained."""
+    def add_sampled(self, stored: StoredEpisode) -> Row | None:
+        """An episode; those that are not for training, and failures, may not be trained: they have no row."""
         episode, place = stored.episode, (stored.phase, stored.iteration)
         if stored.phase not in self._plans or episode.stop.is_failure or not episode.turns or stored.rewards is None:
-            return
+            return None
         floats = list(chain.from_iterable(turn.action_logprobs for turn in episode.turns))
         floats = floats or [0.0] * sum(len(turn.action_ids) for turn in episode.turns)  # nobody sampled a demonstration
         row = (digest(episode.token_ids), own_runs(episode), digest_floats(floats), episode.turns[0].policy_version)
         self._sampled.setdefault(place, Counter())[row] += 1
-        self._groups.setdefault((place, episode.task.id), []).append((row, stored.rewards.total))
+        members = self._groups.setdefault(place, {}).setdefault(episode.task.id, [])
+        members.append((row, stored.rewards.total))
+        return row
 
-    def add_trained(self, content: Mapping[str, Any]) -> None:
+    def add_trained(self, content: Mapping[str, Any]) -> Row:
         """A line of ``trained.jsonl``."""
         runs = tuple((int(place), tuple(ids), before) for place, ids, before in content["runs"])
         row = (content["conversation"], runs, content["logprobs"], content["version"])
         self._trained.setdefault((content["stage"], content["iteration"]), Counter())[row] += 1
+        return row
 
     def check(self, findings: Findings) -> None:
         """Hold the two against each other."""
@@ -171,9 +161,7 @@ class TrainedAudit:
 
     def _check_missing(self, rows: Counter[Row], place: Place, plan: Plan, here: str, findings: Findings) -> None:
         """What was sampled is trained, or there is a reason."""
-        for (where, task), members in self._groups.items():
-            if where != place:
-                continue
+        for task, members in self._groups.get(place, {}).items():
             mean = sum(value for _, value in members) / len(members)
             for row, value in members:
                 if row in rows:
@@ -231,7 +219,7 @@ class Gap:
 
 @torch.no_grad()
 def logprob_gap(
-    policy: CausalLMPolicy, episodes: Sequence[StoredEpisode], temperature: float, tolerance: float, together: int = 16
+    policy: CausalLMPolicy, episodes: Iterable[StoredEpisode], temperature: float, tolerance: float, together: int = 16
 ) -> Iterator[tuple[StoredEpisode, Gap]]:
     """Each episode's gap.
 
@@ -242,8 +230,7 @@ def logprob_gap(
             bfloat16, depending on what is computed beside them.
         together: episodes in a forward pass.
     """
-    for start in range(0, len(episodes), together):
-        part = episodes[start : start + together]
+    for part in in_parts(episodes, together):
         for stored, gap in zip(part, _gaps(policy, part, temperature), strict=True):
             if not gap.largest <= tolerance:
                 with policy.in_full_precision():
