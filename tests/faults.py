@@ -38,6 +38,11 @@ HOSTILE, ERRORS = ("tests/integration/test_hostile.py",), ("tests/integration/te
 KILL = ("tests/integration/test_kill.py", "-k", "after and trained")
 
 AUDIT = ("tests/integration/test_audit.py", "-m", "not slow")
+RUN_AUDIT = ("tests/integration/test_run_audit.py", "-k")
+ATTEMPT_AUDIT, ADVANTAGE_AUDIT = (
+    ("tests/evaluation/test_attempt_audit.py",),
+    ("tests/evaluation/test_advantage_audit.py",),
+)
 WARNING, MEMORY = ("tests/callbacks/test_early_warning.py",), ("tests/callbacks/test_memory.py",)
 SAMPLES = ("tests/evaluation/test_samples.py",)
 
@@ -223,7 +228,7 @@ FAULTS = [
     Fault("imitate an expert that lost", "rollout/iteration.py",
           "lost = self.demonstrated and not all(", "lost = self.demonstrated and any([]) and not all(", ITERATION),
     Fault("give every attempt the same random numbers", "rollout/iteration.py",
-          "self._place(n), task.id, member, attempt)", "self._place(n), task.id, member, 0)", ITERATION),
+          "(*key, place, task.id, member, attempt)", "(*key, place, task.id, member, 0)", ITERATION),
     Fault("give every turn the same random numbers", "rollout/players.py",
           "Request(s.session, s.ids, stream(*s.key))", "Request(s.session, s.ids, stream(*s.key[:-1]))", COLLECTOR),
     Fault("play the tasks of every pass in one order", "rollout/sampler.py",
@@ -350,6 +355,29 @@ FAULTS = [
           "if not (alone or silent):", "if row is None:", AUDIT),
     Fault("audit no prompt", "evaluation/token_audit.py",
           "digest(prompt_of(episode, k)) == turn.prompt_digest,", "True,", AUDIT),
+    Fault("take any stored reward for right", "evaluation/reward_audit.py",
+          "findings.expect(parts.get(name) == noted.get(name), WHAT, fault)", "findings.expect(True, WHAT, fault)",
+          (*RUN_AUDIT, "higher_reward")),
+    Fault("overlook an episode that is there twice", "evaluation/attempt_audit.py",
+          "findings.expect(twin is facts, WHAT,", "findings.expect(True, WHAT,", ATTEMPT_AUDIT),
+    Fault("overlook a member that is missing", "evaluation/attempt_audit.py",
+          "findings.expect(there == set(range(plan.group_size)),", "findings.expect(len(there) > 0,", ATTEMPT_AUDIT),
+    Fault("overlook a task that was not next", "evaluation/attempt_audit.py",
+          "findings.expect((known, mine) == (facts.task, number),", "findings.expect(True,", ATTEMPT_AUDIT),
+    Fault("take any rate for right", "evaluation/number_audit.py",
+          "findings.expect(name in noted and name in again and same(noted[name], again[name]), WHAT, fault)",
+          "findings.expect(name in noted and name in again, WHAT, fault)", (*RUN_AUDIT, "better_rate")),
+    Fault("take any trained advantage for right", "evaluation/advantage_audit.py",
+          "if not abs(mine - other) <= TOLERANCE * max(1.0, abs(other)) + slack:", "if mine != mine:", ADVANTAGE_AUDIT),
+    Fault("let the audit bootstrap past an unfinished action", "evaluation/advantage_audit.py",
+          "row.facts.stop.has_continuation", "row.facts.stop.is_truncated", ADVANTAGE_AUDIT),
+    Fault("audit under any configuration", "audit.py",
+          "findings.expect(found == there,", "findings.expect(True,", (*RUN_AUDIT, "another_configuration")),
+    Fault("play again without looking", "evaluation/replay_audit.py",
+          "    if noted == again:\n", "    if noted is not None:\n", (*RUN_AUDIT, "did_not_give")),
+    Fault("train other advantages than were computed", "rollout/batch.py",
+          "advantages_BA=cut(credited.advantages_BA),", "advantages_BA=1.01 * cut(credited.advantages_BA),",
+          (*RUN_AUDIT, "sound_run_has")),
     Fault("take a demonstration for fresh", "algorithm/module.py",
           "return -1 if self.demonstrated else self._expected_version",
           "return min(-1, 0) if self.demonstrated or self._expected_version == 0 else self._expected_version", MODULE),
