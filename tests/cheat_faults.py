@@ -10,6 +10,14 @@ OF_CONTAINER = (SANDBOX, "-k", "DockerSandbox and (host_cannot or stays_beside o
 JUDGED = (*REPAIR, "-k", "never_started or other_names or what_the_program or names_what")
 BUG_ROWS = (*ROWS, "-k", "is_the_bug")
 CHEATS = (*REPAIR, "-k", "less and (expected or entry or plugin or where)")
+UNEARNED = "tests/environment/swe/test_cheats.py"
+UNSEEN, HONEST = (
+    (UNEARNED, "-k", "Subprocess and not_seen"),
+    (UNEARNED, "-k", "Subprocess and (settings or lets_its_own)"),
+)
+ODD, FOR_ONE = (UNEARNED, "-k", "odd or (Subprocess and raises)"), (UNEARNED, "-k", "Subprocess and (plugin and one)")
+SEEN, REASON = (UNEARNED, "-k", "Subprocess and (tests and seen and only)"), (UNEARNED, "-k", "reason")
+COUNTED = ("tests/evaluation/test_metrics.py", "-k", "cheated")
 SYNTAX, EXPERT = ("tests/environment/swe/test_syntax.py",), ("tests/environment/swe/test_expert.py",)
 
 CHEAT_FAULTS = [
@@ -21,12 +29,11 @@ CHEAT_FAULTS = [
     Fault("leave shared memory to the next episode", ENGINE, '". /tmp /dev/shm"', '". /tmp"', OF_CONTAINER),
     Fault("believe who has killed his own guard", ENGINE,
           "self.kill()  # the shell that waited", "pass  # the shell that waited", OF_CONTAINER),
-    Fault("take any failure that says it was expected for one", f"{HERE}/results.py",
-          ' and report.nodeid in expected_to_fail', "", CHEATS),
+    Fault("take any failure that says it was expected for one", f"{HERE}/inside/verdicts.py",
+          "expected = expected and report.nodeid in self._expected_to_fail", "pass", CHEATS),
     Fault("call tests that never started failed", f"{HERE}/results.py", "if BEGUN not in done.output or", "if", JUDGED),
     Fault("count tests whose names change", f"{HERE}/results.py",
           'unsteady = {test.partition("[")[0] for test in first ^ second}', "unsteady = set()", JUDGED),
-    Fault("load plugins that an agent has written", f"{HERE}/grading.py", " or LOADED_UNSEEN.search(path):", ":", CHEATS),
     Fault("let a file stand where tests should be", f"{HERE}/grading.py", "if path not in folders and", "if", CHEATS),
     Fault("pay for a new file that nobody reads", f"{HERE}/submission.py",
           "does_something(counted, before)", "bool(change)", JUDGED),
@@ -39,4 +46,26 @@ CHEAT_FAULTS = [
     Fault("break a program on the way to its fix", f"{HERE}/expert.py",
           'path.endswith(".py"))', "False)", EXPERT),
     Fault("parse in several threads at once", f"{HERE}/syntax.py", "with _ONE_AT_A_TIME:", "if True:", SYNTAX),
+    Fault("start Python with the repository on its path", f"{HERE}/results.py",
+          'export PYTHONPATH="$T"\n', 'export PYTHONPATH="$T:$PYTHONPATH"\n', UNSEEN),
+    Fault("let python -m put the repository first", f"{HERE}/inside/start.py",
+          "sys.meta_path.insert(0, hidden)", "sys.meta_path.append(hidden)", UNSEEN),
+    Fault("keep the repository from processes of its tests", f"{HERE}/inside/start.py",
+          'os.environ["PYTHONPATH"] = before', "pass", HONEST),
+    Fault("keep pytest's cache in the repository", f"{HERE}/inside/start.py",
+          "os.environ[OPTIONS] = f\"{options or ''} -o cache_dir={here}/cache\"", "pass", HONEST),
+    Fault("call a repository's own way a cheat", f"{HERE}/cheating.py",
+          "and odd - oddities(self.run(self.reference))", "and odd", HONEST),
+    Fault("let the test that must fail pass", f"{HERE}/cheating.py",
+          '[CANARY] if ran.verdicts and ran.canary != "failed" else []', "[]", ODD),
+    Fault("overlook that pytest was patched", f"{HERE}/inside/verdicts.py", "self._patched.update(", "list(", ODD),
+    Fault("believe a test that passes by its name", f"{HERE}/cheating.py",
+          "if not broken or test not in", "if broken or test not in", FOR_ONE),
+    Fault("grade with tests that an agent has seen", f"{HERE}/cheating.py",
+          "changed(tree, marked(tree, self.problem.fail_to_pass))", "tree", SEEN),
+    Fault("pay for what was cheated", f"{HERE}/grading.py", "if allowed and trial.is_cheated(tree, ran):", "if False:", FOR_ONE),
+    Fault("print pytest's last line for its error", f"{HERE}/results.py",
+          "[line for line in lines if ERROR.match(line)]", "[]", REASON),
+    Fault("count every repair as cheated", "evaluation/metrics.py",
+          'numbers["cheated"] = total["cheated"]', 'numbers["cheated"] = total["judged"]', COUNTED),
 ]  # fmt: skip

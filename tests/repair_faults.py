@@ -107,14 +107,14 @@ REPAIR_FAULTS = [
     Fault(
         "grade with the agent's tests",
         f"{HERE}/grading.py",
-        "if is_test(path) or CONFIGURES.search(path) or LOADED_UNSEEN.search(path):",
+        "if is_test(path) or CONFIGURES.search(path) or NO_SOURCE.search(path):",
         "if False:",
         CHEATS,
     ),
     Fault(
         "grade in the agent's own folder",
-        f"{HERE}/grading.py",
-        "sandbox.reset(packed(changed(changed(before, allowed), problem.tests)))",
+        f"{HERE}/cheating.py",
+        "self.sandbox.reset(packed(changed(tree, marked(tree, self.problem.fail_to_pass))))",
         "pass",
         CHEATS,
     ),

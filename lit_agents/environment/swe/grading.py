@@ -26,8 +26,8 @@ MACHINERY = frozenset(
     | {"hypothesis", "_hypothesis_pytestplugin", "_hypothesis_ftz_detector", "_hypothesis_globals", "sortedcontainers"}
     | {"attr", "attrs", "xdist", "execnet", "pytest_asyncio", "pytest_mock", "pytest_cov", "coverage", "anyio"}
 )
-LOADED_UNSEEN = re.compile(r"(^|/)[^/]*\.(dist-info|egg-info)/|\.(py[cod]|so)$")
-"""Entry points, which pytest loads by itself, and modules without a source."""
+NO_SOURCE = re.compile(r"\.(py[cod]|so)$")
+"""Modules whose source nobody can read."""
 PATIENCE = 10.0
 """How many times longer than it should the tests may take; what has not ended by then has failed."""
 LEAST = 60.0
@@ -121,7 +121,7 @@ def _shape(text: str) -> str:
 
 def steers(path: str, before: Tree) -> bool:
     """Whether a file would change how it is tested: the tests, their settings, or a new module in the place of the machinery."""
-    if is_test(path) or CONFIGURES.search(path) or LOADED_UNSEEN.search(path):
+    if is_test(path) or CONFIGURES.search(path) or NO_SOURCE.search(path):
         return True
     parts = path.removeprefix("src/").split("/")
     new = path not in before and (parts[0].split(".")[0] in MACHINERY | sys.stdlib_module_names)

@@ -4,18 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lit_agents.environment.swe.cheating import broken_test, marked
+from lit_agents.environment.swe.cheating import CANARY, broken_test, marked, oddities
 from lit_agents.environment.swe.factory import NEEDS
 from lit_agents.environment.swe.grading import Grade, judged
-from lit_agents.environment.swe.results import reason, run_tests
+from lit_agents.environment.swe.results import Ran, reason, run_tests
 from lit_agents.environment.swe.runtimes import runtime
 from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.sandbox.bubblewrap import BubblewrapSandbox
 from lit_agents.environment.swe.sandbox.engine import DockerSandbox
+from lit_agents.environment.swe.sandbox.terms import Completed
 from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
 from lit_agents.environment.swe.tree import File, changed, packed
 from tests.environment.swe.cheats import BAD, CAUGHT, CORE, DONE_NOTHING, FIX, GOOD, REPOSITORY, TEST, UNSEEN, problem
@@ -93,6 +95,8 @@ def test_a_program_that_changes_how_it_is_tested_loses_and_is_counted(opened: Sa
 def test_all_that_is_not_seen_wins_nothing_together_and_stands_in_no_repairs_way(opened: Sandbox):
     change = {path: file for each in UNSEEN.values() for path, file in each.items()}
     assert judged(problem(), REPOSITORY, change, opened) == IDLE
+    as_module = replace(problem(), command=problem().command.replace("pytest", "python -m pytest", 1))
+    assert judged(as_module, REPOSITORY, change, opened) == IDLE
     assert judged(problem(), REPOSITORY, changed(change, FIX), opened) == WON
 
 
@@ -109,6 +113,13 @@ def test_a_repository_that_lets_its_own_tests_fail_is_no_cheat(opened: Sandbox):
     before = changed(REPOSITORY, {"tests/conftest.py": File(LENIENT.encode())})
     assert judged(problem(), before, FIX, opened) == WON
     assert judged(problem(), before, {"little/new.py": File(b"")}, opened) == IDLE
+
+
+def test_what_is_odd_about_a_run_is_a_test_that_passed_or_vanished_and_what_was_patched():
+    done = Completed(1, b"")
+    assert oddities(Ran({"a": "passed"}, done, "failed")) == frozenset() == oddities(Ran({}, done))
+    assert oddities(Ran({"a": "passed"}, done, "passed")) == {CANARY} == oddities(Ran({"a": "passed"}, done))
+    assert oddities(Ran({}, done, "", ("pytest.raises",))) == {"pytest.raises"}
 
 
 def test_a_test_is_broken_where_it_stands_and_only_it():
