@@ -126,6 +126,17 @@ def test_keys_of_the_host_are_not_seen(sandbox: Sandbox, key_of_the_host: str):
     assert key_of_the_host in Path("/proc/keys").read_text()  # this process keeps its keyring
 
 
+def test_commands_of_a_bubble_have_another_session_keyring():
+    def session() -> int:
+        return ctypes.CDLL(None).syscall(ctypes.c_long(syscalls.number("keyctl")), 0, -3, 0)  # its number
+
+    with BubblewrapSandbox() as sandbox:
+        if trouble := sandbox.trouble():
+            pytest.skip(trouble)
+        sandbox.open(Runtime())
+        assert sandbox._launcher and sandbox._launcher.submit(session).result() != session() > 0
+
+
 def test_what_a_command_can_write_is_limited_over_all_files(sandbox: Sandbox):
     promised(sandbox, Guarantee.FILES_LIMITED)
     sandbox.reset(packed({}))
