@@ -12,7 +12,7 @@ from lit_agents.environment.swe.grading import Grade, does_something, judged
 from lit_agents.environment.swe.problem import Problem
 from lit_agents.environment.swe.runtimes import runtime
 from lit_agents.environment.swe.sandbox.janitor import remove
-from lit_agents.environment.swe.sandbox.terms import Ended, Runtime, SandboxError
+from lit_agents.environment.swe.sandbox.terms import Ended, Runtime, SandboxError, Unreadable
 from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
 from lit_agents.environment.swe.tree import File, unpacked
 from lit_agents.types import Task
@@ -87,8 +87,9 @@ def test_a_work_folder_that_a_broken_sandbox_does_not_give_out_is_nobodys_fault(
             return Ended(1)
 
         monkeypatch.setattr(sandbox, "execute", cannot)
-        with pytest.raises(SandboxError, match="could not be copied out"):
+        with pytest.raises(SandboxError, match="out of something") as broken:
             sandbox.get()
+        assert not isinstance(broken.value, Unreadable)
 
 
 def test_a_folder_is_removed_however_deep_it_is(tmp_path: Path):

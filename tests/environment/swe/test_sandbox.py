@@ -188,7 +188,7 @@ def test_nothing_outside_the_work_folder_can_be_written(sandbox: Sandbox):
     places = f"/ /usr /usr/bin /etc /opt /var /root /home /dev /proc/sys/kernel/hostname {sys.base_prefix}"
     command = f"for p in {places}; do (echo x > $p/lit_agents_attack || echo x > $p) 2>/dev/null && echo $p; done"
     assert [p for p in said(sandbox, command).split() if p != "/dev"] == []  # /dev is a file system of its own
-    assert not any(Path(p, "lit_agents_attack").exists() for p in places.split())
+    assert not any(os.path.exists(f"{p}/lit_agents_attack") for p in places.split())
 
 
 def test_nothing_can_be_reached(sandbox: Sandbox):

@@ -47,6 +47,8 @@ WAIT = ("sh", "-c", '"$@"; exit $?', "sh")
 which counts as a process until the machine's init, if there is one, has time for it."""
 JOIN_SESSION_KEYRING = 1
 """Of ``keyctl``, see ``linux/keyctl.h``."""
+KEY_LISTS = ("/proc/keys", "/proc/key-users")
+"""They name all keys of a user, whatever keyring these are in."""
 WITHIN_LIMITS = frozenset({Guarantee.MEMORY_LIMITED, Guarantee.PROCESSES_LIMITED, Guarantee.CPU_LIMITED})
 
 
@@ -167,6 +169,8 @@ class BubblewrapSandbox(Sandbox):
         bubble = [*ISOLATED, "--seccomp", str(read_once)]
         bubble += ["--ro-bind", self._root, "/"] if self._root else HOST_USR
         bubble += ["--proc", "/proc", "--dev", "/dev"]
+        for path in filter(os.path.exists, KEY_LISTS):
+            bubble += ["--ro-bind", "/dev/null", path]
         for folder in ("/dev/shm", "/tmp"):
             bubble += ["--size", str(TMP_SIZE), "--tmpfs", folder]
         for path in () if self._root else READABLE:
