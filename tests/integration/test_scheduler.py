@@ -77,8 +77,10 @@ def in_slurm(slurm: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 def sent(number: int) -> Stopped:
     with pytest.raises(Stopped) as caught, scheduler_signals():
-        os.kill(os.getpid(), number)
-        os.kill(os.getpid(), signal.SIGTERM)  # no second exception on the way out
+        try:
+            os.kill(os.getpid(), number)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # no second exception on the way out
     return caught.value
 
 
