@@ -30,6 +30,8 @@ TW_MAKE = shutil.which("tw-make", path=str(Path(sys.executable).parent))
         ("w2-o3-q4", "train", "custom --world-size 2 --nb-objects 3 --quest-length 4"),
         ("tw-simple-dense", "train", "tw-simple --rewards dense --goal detailed"),
         ("tw-simple-dense", "test", "tw-simple --rewards dense --goal detailed --test"),
+        ("tw-coin_collector-level2", "train", "tw-coin_collector --level 2"),
+        ("tw-cooking-recipe1-open-cook", "test", "tw-cooking --recipe 1 --open --cook --split test"),
     ],
 )
 def test_a_game_is_the_one_that_tw_make_makes(
