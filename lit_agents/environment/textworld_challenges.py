@@ -33,9 +33,7 @@ class ChallengeGames:
 
         challenge = importlib.import_module(f"textworld.challenges.tw_{self.name}.{self.name}")
         options = game_options(seed, path)
-        # The recipe's own seed, which tw-make sets to 0, is the game's: recipes differ as everything else does.
-        recipe = {"recipe_seed": seed} if self.name == "cooking" else {}
-        compile_game(challenge.make({**self.settings, **recipe}, options), options)
+        compile_game(challenge.make(dict(self.settings), options), options)
 
 
 def game_options(seed: int, path: str) -> Any:
@@ -78,6 +76,6 @@ def _cooking(match: re.Match[str], split: str) -> ChallengeGames:
     if not 1 <= recipe <= 5 or take > recipe or go not in (1, 6, 9, 12):
         raise BadInput("spec", f"{match[0]!r} names no cooking games.", way_out)
     skills = {name: bool(match[i]) for i, name in enumerate(("open", "cook", "cut", "drop"), start=4)}
-    return ChallengeGames(
-        "cooking", {"recipe": recipe, "take": take, "go": go, **skills, "split": FOODS.get(split, split)}
-    )
+    # Another recipe seed than tw-make's default would draw a second recipe for one house; recipes differ by the game's seed.
+    others = {**skills, "recipe_seed": 0, "split": FOODS.get(split, split)}
+    return ChallengeGames("cooking", {"recipe": recipe, "take": take, "go": go, **others})

@@ -172,7 +172,9 @@ def test_challenges_are_told_from_their_names() -> None:
     assert challenge("tw-coin_collector-level150", "train") == ChallengeGames("coin_collector", {"level": 150})
     made = challenge("tw-cooking-recipe3-take2-go6-open-cut", "validation")
     skills = {"open": True, "cook": False, "cut": True, "drop": False}
-    assert made == ChallengeGames("cooking", {"recipe": 3, "take": 2, "go": 6, **skills, "split": "valid"})
+    assert made == ChallengeGames(
+        "cooking", {"recipe": 3, "take": 2, "go": 6, **skills, "recipe_seed": 0, "split": "valid"}
+    )
     assert [challenge("tw-cooking-recipe1", split).settings["split"] for split in SPLITS] == [  # type: ignore[union-attr]
         "train", "train", "valid", "test",
     ]  # fmt: skip
