@@ -50,7 +50,8 @@ class SweGym(TextEnvironment):
 
     An episode is won if ``submit`` finds every test passing that should, and lost if not. What is not submitted is not
     tested. On that turn the signals are ``resolved``, ``passed`` (which part of the tests that count pass, 0 to 1),
-    ``passed_before``, ``repaired`` (of those that failed), ``kept`` (of those that passed) and ``changed`` (there is a change).
+    ``passed_before``, ``repaired`` (of those that failed), ``kept`` (of those that passed), ``changed`` (there is a change),
+    ``tests_ended`` (in time) and ``cheated`` (the change alters how it is tested; the shares are 0 then).
 
     Args:
         folder: where tasks, repositories and virtual environments are; by default ``swe`` in the package's cache.

@@ -68,6 +68,12 @@ class Verdicts:
         if report.when == "teardown" and self._now() - self._looked > EVERY:
             self._look()
 
+    def pytest_report_teststatus(self, report: Any) -> Any:
+        """The test that must fail is in no summary of pytest's."""
+        return ("", "", "") if report.nodeid == self._canary else None
+
+    pytest_report_teststatus.pytest_impl = {"tryfirst": True}  # type: ignore[attr-defined]  # noqa: RUF012
+
     def pytest_unconfigure(self) -> None:
         """Write the line, unless this is a copy of the process that a test has made and not ended."""
         if self._getpid() != self._process:
