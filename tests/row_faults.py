@@ -49,8 +49,6 @@ ROW_FAULTS = [
           of("swe/test_rows", "verified_and_played")),
     Fault("do not trust the clone of another owner", REPOSITORIES, '"[safe]", "directory = *", ', "",
           of("swe/test_rows", "another_owner")),
-    Fault("keep a clone as it is", REPOSITORIES, '"+refs/heads/*:refs/heads/*"', '"HEAD"',
-          of("swe/test_rows", "fetched_again")),
     Fault("fetch branches alone", REPOSITORIES, 'f"+{commit}:refs/kept/{commit}"', '"HEAD"',
           of("swe/test_rows", "fetched_again")),
     Fault("show the last line of git alone", REPOSITORIES, "{late}{output or error}",
@@ -58,7 +56,7 @@ ROW_FAULTS = [
     Fault("count lost tests as kept", f"{HERE}/verdicts.py", "len(found.pass_to_pass))", "len(row.pass_to_pass))",
           of("swe/test_rows", "verified_and_played")),
     Fault("let a row's tests run for ever", VERIFY, "run_tests(sandbox, command, self._left)",
-          "run_tests(sandbox, command, 20.0)", of("swe/test_rows", "have_their_time")),
+          "run_tests(sandbox, command, 900.0)", of("swe/test_rows", "have_their_time")),
     Fault("leave classes among the arguments of a world as text", "tasks.py", "dict(vars(parser.instantiate(parsed)))",
           "dict(parsed.as_dict())", of("test_tasks_command", "made_as_fit")),
 ]  # fmt: skip

@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from lit_agents.environment.swe.grading import graded
@@ -20,7 +21,7 @@ from lit_agents.environment.swe.sandbox.base import Sandbox
 from lit_agents.environment.swe.sandbox.terms import Runtime, SandboxError
 from lit_agents.environment.swe.specs import IN_IMAGE, Specs, spec_of
 from lit_agents.environment.swe.statement import without_text
-from lit_agents.environment.swe.tree import Change, Tree, changed, packed
+from lit_agents.environment.swe.tree import Change, File, Tree, changed, packed
 from lit_agents.errors import BadInput
 
 TOOK = re.compile(r" in \d+(\.\d+)?s\b.*")
@@ -50,10 +51,12 @@ class How:
     row_seconds: float
     workers: int
 
-    def sources_of(self, repo: str) -> list[str]:
-        """Where the files of a repository come from, however its name is spelled."""
+    def files_of(self, row: Row, sandbox: Sandbox) -> dict[str, File]:
+        """The repository of a row at its commit, however its name is spelled."""
         named = {name.lower(): sources for name, sources in self.sources.items()}
-        return named.get(repo.lower()) or named.get("*", [])
+        sources = named.get(row.repo.lower()) or named.get("*", [])
+        image_files = partial(sandbox.image_files, row.image)
+        return repository(row.repo, row.base_commit, sources, self.folder, image_files, self.row_seconds)
 
 
 def verified(row: Row, how: How, sandbox: Sandbox) -> Problem:
@@ -67,18 +70,7 @@ def verified(row: Row, how: How, sandbox: Sandbox) -> Problem:
     """
     needs, test = _needs(row, how.specs, sandbox)
     wanted = sorted(set(map(cut, row.fail_to_pass)))
-    if not wanted:
-        raise BadInput(row.instance_id, "it names no FAIL_TO_PASS test.", "Leave it out.")
-    if not row.problem_statement.strip() and not row.is_bug:
-        raise BadInput(row.instance_id, "it has no problem statement (null or empty).", "Leave it out.")
-    tree = repository(
-        row.repo,
-        row.base_commit,
-        how.sources_of(row.repo),
-        how.folder,
-        lambda: sandbox.image_files(row.image),
-        how.row_seconds,
-    )
+    tree = how.files_of(row, sandbox)
     tests, change = patched(tree, row.test_patch), patched(tree, row.patch)
     start = change if row.is_bug else {}
     fix = {path: tree.get(path) for path in change} if row.is_bug else change
@@ -119,7 +111,11 @@ def verified(row: Row, how: How, sandbox: Sandbox) -> Problem:
 
 
 def _needs(row: Row, specs: Specs, sandbox: Sandbox) -> tuple[Requirements, str]:
-    """What its tests need, and how they are run."""
+    """What its tests need, and how they are run; refused first is what needs no repository to be seen."""
+    if not row.fail_to_pass:
+        raise BadInput(row.instance_id, "it names no FAIL_TO_PASS test.", "Leave it out.")
+    if not row.problem_statement.strip() and not row.is_bug:
+        raise BadInput(row.instance_id, "it has no problem statement (null or empty).", "Leave it out.")
     spec = spec_of(row.repo, row.version, specs)
     if spec is None and sandbox.RUNS_IMAGES and row.image:
         spec = IN_IMAGE

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -176,8 +177,10 @@ def test_the_tests_of_a_row_have_their_time(repo: Path, row: dict[str, object], 
     new = [line.replace("+    from little.core import last", "+    __import__('time').sleep(60)") for line in lines]
     assert new != lines
     (slow,) = read_rows(written([row | {"test_patch": "\n".join(new)}], tmp_path / "r.jsonl"))
+    begun = time.monotonic()
     with SubprocessSandbox() as sandbox, pytest.raises(BadInput, match="do not end in 3 seconds"):
         verified(slow, quick(tmp_path, repo, row_seconds=3.0), sandbox)
+    assert time.monotonic() - begun < 50
 
 
 def quick(folder: Path, repo: Path, **settings) -> How:
