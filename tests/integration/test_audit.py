@@ -283,7 +283,7 @@ def test_a_run_of_smollm2_in_real_games_has_no_fault(tmp_path: Path, capsys, dty
     args += ["--model.policy.init_args.dtype", dtype]
     fit(["--config", str(CONF / "textworld" / "quickstart.yaml"), *args])
     capsys.readouterr()
-    assert main([str(tmp_path / "run")]) == 0
+    assert main([str(tmp_path / "run"), "--replay"]) == 0
     found = audit(tmp_path / "run")
     assert found.findings.checked["log-probabilities computed again"] > 200 and found.unknown == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "trained.jsonl").read_text().splitlines()]
