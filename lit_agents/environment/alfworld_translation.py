@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lit_agents.errors import BadInput
 from lit_agents.paths import cache_folder
 from lit_agents.whole_files import written_beside
 
@@ -66,10 +67,10 @@ def translation(domain: str, problem: str, optimize: bool) -> Translation:
 @lru_cache(REMEMBERED)
 def _translation(key: str, domain: str, problem: str, optimize: bool) -> Translation:
     # whatever is wrong with what is kept, it can be made again
-    with suppress(OSError, EOFError, ValueError, TypeError, zlib.error):
+    with suppress(OSError, BadInput, EOFError, ValueError, TypeError, zlib.error):
         return Translation(**json.loads(gzip.decompress(_stored(key).read_bytes())))
     made = json.dumps(asdict(_made(domain, problem, optimize)))
-    with suppress(OSError):  # a disk that is full or read-only is no fault of the game: it is made each time
+    with suppress(OSError, BadInput):  # a disk that is full or read-only is no fault of the game: it is made each time
         path = _stored(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_beside(path) as beside:

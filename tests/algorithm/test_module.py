@@ -222,8 +222,10 @@ def test_a_step_is_the_same_whatever_goes_through_the_model_at_once(folder: Path
     assert parts[0] == 1 < parts[1] < parts[2] <= parts[3] == 9
     for name, whole in steps[0].items():
         assert whole.abs().max() > 0, name
+        # a parameter is rounded once to its dtype when it is updated, so a step is known to one unit in its last place
+        allowed = 3e-6 * whole.abs().max() + torch.finfo(whole.dtype).eps * before[name].abs()
         for other in steps[1:]:
-            torch.testing.assert_close(other[name], whole, rtol=0, atol=3e-6 * float(whole.abs().max()))
+            assert bool(((other[name] - whole).abs() <= allowed).all()), name
 
 
 def test_a_step_is_the_learning_rate_times_the_policy_gradient_over_single_conversations(folder: Path):
