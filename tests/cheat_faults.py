@@ -52,6 +52,8 @@ CHEAT_FAULTS = [
           "sys.meta_path.insert(0, hidden)", "sys.meta_path.append(hidden)", UNSEEN),
     Fault("keep the repository from processes of its tests", f"{HERE}/inside/start.py",
           'os.environ["PYTHONPATH"] = before', "pass", HONEST),
+    Fault("show the repository after pytest has asked for its warnings", f"{HERE}/inside/start.py",
+          '{"hookwrapper": True, "tryfirst": True}', '{"hookwrapper": True, "trylast": True}', HONEST),
     Fault("keep pytest's cache in the repository", f"{HERE}/inside/start.py",
           "os.environ[OPTIONS] = f\"{options or ''} -o cache_dir={here}/cache\"", "pass", HONEST),
     Fault("call a repository's own way a cheat", f"{HERE}/cheating.py",

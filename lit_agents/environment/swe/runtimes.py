@@ -25,8 +25,8 @@ from lit_agents.errors import BadInput
 QUIET_PYTHON = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERSITE": "1"}
 """The home folder is the work folder: what an agent puts below it would come before what is installed."""
 VARIABLES = {"PYTHONPATH": "{work}:{work}/src", **QUIET_PYTHON, "PYTHONHASHSEED": "0"}
-_QUIET = {"SETUPTOOLS_SCM_PRETEND_VERSION": "0", "PBR_VERSION": "0"}
-"""There is no history from which a version could be told."""
+_QUIET = {"SETUPTOOLS_SCM_PRETEND_VERSION": "0", "PBR_VERSION": "0", "PIP_USE_PEP517": "1"}
+"""There is no history from which a version could be told; and an old pip has to note what it installed from where."""
 PATIENCE = 3600.0
 """Seconds."""
 ACTIVATE = ". /opt/miniconda3/bin/activate testbed"

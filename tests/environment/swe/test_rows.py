@@ -604,6 +604,7 @@ def test_a_real_row_holds_with_its_release_and_is_won_by_its_fix(tmp_path: Path)
     assert swe.install().startswith(f"{tmp_path / 'row.jsonl'}: 1 of 1 rows can be used here")
     (split,) = (split for split in ("train", "sft", "validation", "test") if holds(swe, split))
     assert wins(swe, swe.tasks("rows", split, 1)) == 1
+    assert not list((tmp_path / "home" / "venvs").glob("*/lib/python3*/site-packages/marshmallow"))
     swe.close()
 
 

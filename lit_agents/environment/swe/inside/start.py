@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from typing import Any
 
@@ -136,7 +137,8 @@ def begin(module: Any) -> None:
     for name in (module.__name__, PLUGIN):
         os.unlink(os.path.join(here, name + ".py"))
 
-    def pytest_load_initial_conftests() -> None:
+    def pytest_load_initial_conftests() -> Iterator[None]:
+        # before pytest's own, which imports the classes of warnings that the settings name
         sys.meta_path.remove(hidden)
         sys.meta_path.remove(wanted)
         hidden.show()
@@ -144,6 +146,7 @@ def begin(module: Any) -> None:
         os.environ.update({OPTIONS: options} if options else {})
         for name in (module.__name__, PLUGIN):
             sys.modules.pop(name, None)
+        yield
 
-    pytest_load_initial_conftests.pytest_impl = {"tryfirst": True}  # type: ignore[attr-defined]
+    pytest_load_initial_conftests.pytest_impl = {"hookwrapper": True, "tryfirst": True}  # type: ignore[attr-defined]
     module.pytest_load_initial_conftests = pytest_load_initial_conftests

@@ -37,10 +37,13 @@ class Verdicts:
         self._before: dict[str, tuple[Any, ...]] = {}
         self._canary, self._looked = "", 0.0
 
-    def pytest_load_initial_conftests(self) -> None:
-        """After pytest's own, and before any ``conftest.py`` is imported."""
+    def pytest_load_initial_conftests(self) -> Iterator[None]:
+        """When plugins were loaded, and before anything of the repository can be found."""
         self._before = dict(_machinery())
         gc.freeze()  # so that no search through all objects comes upon this
+        yield
+
+    pytest_load_initial_conftests.pytest_impl = {"hookwrapper": True, "tryfirst": True}  # type: ignore[attr-defined]  # noqa: RUF012
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> Iterator[None]:
         """When everybody else has ordered and deselected."""
@@ -133,8 +136,11 @@ def _machinery() -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 
 def _differing(before: dict[str, tuple[Any, ...]], after: dict[str, tuple[Any, ...]]) -> Iterator[str]:
-    """Names of what was replaced or taken away."""
+    """Names of what was replaced or taken away, but by what pytest itself replaces it with."""
+    own = [content[0] for content in before.values() if getattr(content[0], "__module__", "") == "_pytest.legacypath"]
     for name, content in before.items():
         found = after.get(name, (None,) * len(content))
-        if any(old is not new for old, new in zip(content, found)):  # noqa: B905  Python 3.7 has no strict
+        if all(old is new for old, new in zip(content, found)):  # noqa: B905  Python 3.7 has no strict
+            continue
+        if found[0] is content[0] or not any(found[0] is each for each in own):
             yield name
