@@ -12,6 +12,7 @@ from lit_agents.environment.alfworld import AlfWorld
 from lit_agents.environment.alfworld_files import human_goals, read_index
 from lit_agents.environment.alfworld_progress import goal_in
 from lit_agents.environment.pool import EnvPool, Failure
+from lit_agents.environment.splits import TaskSet, identities, overlaps
 from lit_agents.errors import BadInput
 from lit_agents.types import Task
 from tests.shared_data import HOUSEHOLDS, shared_data
@@ -63,6 +64,11 @@ def test_our_splits_are_fixed_and_disjoint(folder: Path):
     train, sft = world.tasks("official-all", "train", 2000), world.tasks("official-all", "sft", 1500)
     assert not {t.id for t in train} & {t.id for t in sft} and train[:10] == world.tasks("official-all", "train", 10)
     assert {t.labels["source"] for t in world.tasks("official-all", "validation", 200)} == {"valid_train"}
+    sets = [TaskSet("train", train), TaskSet("sft", sft)]
+    sets += [TaskSet(split, world.tasks("official-all", split, n)) for split, n in (("validation", 200), ("test", 134))]
+    assert (
+        overlaps(sets, identities(sets, lambda tasks: [None] * len(tasks))) == []
+    )  # by content; none needs an episode
     both = world.tasks("official-heat+cool", "train", 459 + 533)
     assert Counter(t.labels["type"] for t in both[:200]) == {"heat": 100, "cool": 100}  # in turns while there are both
     assert Counter(t.labels["type"] for t in both) == {"heat": 459, "cool": 533}
