@@ -8,10 +8,17 @@ import pytest
 TOGETHER = (
     *("algorithm", "evaluation", "policy", "report", "reward", "rollout", "test_structure.py"),
     *("callbacks/test_early_warning.py", "study/test_design.py"),
-    *(f"environment/test_{name}.py" for name in ("alfworld", "alfworld_files", "alfworld_official", "checker")),
-    *(f"environment/test_{name}.py" for name in ("tasks_command", "textworld", "textworld_games")),
-    *(f"integration/test_{name}.py" for name in ("audit", "budget", "cli", "configs", "errors", "evaluate")),
-    *(f"integration/test_{name}.py" for name in ("export", "fit", "knobs", "learning", "readme", "reproduce")),
+    *(
+        f"environment/test_{name}.py"
+        for name in ("alfworld", "alfworld_files", "alfworld_official", "checker", "splits")
+    ),
+    *(f"environment/test_{name}.py" for name in ("tasks_command", "textworld", "textworld_games", "textworld_own")),
+    *(
+        f"integration/test_{name}.py"
+        for name in ("audit", "budget", "cli", "command_line", "configs", "contracts", "errors")
+    ),
+    *(f"integration/test_{name}.py" for name in ("evaluate", "export", "fit", "knobs", "learning", "readme")),
+    *(f"integration/test_{name}.py" for name in ("reproduce", "run_audit", "splits")),
 )
 """Folders and files whose quick tests nothing else on the machine could disturb, and which disturb nothing."""
 

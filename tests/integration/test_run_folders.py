@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lit_agents import run_folder
 from lit_agents.errors import BadInput
 from lit_agents.fit import fit, main
 from lit_agents.run_folder import RunFolder
@@ -111,12 +112,16 @@ def test_a_folder_that_another_process_used_since_it_was_looked_at_is_refused(tm
     folder = RunFolder.find("toy", "mine")
     Path("mine").mkdir()
     Path("mine/config.yaml").write_text("of another run")
-    with pytest.raises(BadInput, match="--run mine: another process has used it"):
-        folder.create()
-    folder.release()
+    try:
+        with pytest.raises(BadInput, match="--run mine: another process has used it"):
+            folder.create()
+    finally:
+        folder.release()
     assert Path("mine/config.yaml").read_text() == "of another run"
     folder = RunFolder.find("toy", None)
     Path("runs/toy-1").mkdir(parents=True)
+    free = [Path("runs/toy-1"), Path("runs/toy-2")]  # what was listed just before the other process made the first one
+    monkeypatch.setattr(run_folder, "_free", lambda name: iter(free))
     folder.create()
     folder.release()
     assert folder.path == Path("runs/toy-2") and not list(Path("runs/toy-1").iterdir())
