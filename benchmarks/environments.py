@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from lit_agents.environment.base import Start, Transition
-from lit_agents.environment.pool import EnvPool
-from lit_agents.environment.textworld import TextWorld
+from lit_agents.environment.pool.pool import EnvPool
+from lit_agents.environment.textworld.env import TextWorld
 from lit_agents.types import Task
 
 SPEC = "w2-o3-q4"

@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median
 
-from lit_agents.environment import alfworld_translation
-from lit_agents.environment.alfworld import AlfWorld
-from lit_agents.environment.pool import EnvPool, Failure
+from lit_agents.environment.alfworld import pddl_cache as alfworld_translation
+from lit_agents.environment.alfworld.env import AlfWorld
+from lit_agents.environment.pool.pool import EnvPool, Failure
 from lit_agents.types import Task
 
 PARALLEL, MANY = 16, 64

@@ -18,8 +18,8 @@ from lightning import Callback, LightningModule, Trainer
 from setting import Clock, described, parser, policy_of, unique_tokens
 
 from lit_agents.algorithm.grpo import GRPO
-from lit_agents.environment.textworld import TextWorld
-from lit_agents.policy.engine.transformers import TransformersEngine
+from lit_agents.environment.textworld.env import TextWorld
+from lit_agents.policy.engine.hf import TransformersEngine
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.limits import Limits
 from lit_agents.rollout.schedule import Schedule

@@ -22,7 +22,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.engine.base import Engine
-from lit_agents.policy.engine.transformers import TransformersEngine
+from lit_agents.policy.engine.hf import TransformersEngine
 from lit_agents.types import Episode
 
 

@@ -13,13 +13,13 @@ import statistics
 import time
 from pathlib import Path
 
-from lit_agents.environment.pool import EnvPool
+from lit_agents.environment.pool.pool import EnvPool
 from lit_agents.environment.swe import SweGym
-from lit_agents.environment.swe.sandbox.base import Sandbox
-from lit_agents.environment.swe.sandbox.bubblewrap import BubblewrapSandbox
-from lit_agents.environment.swe.sandbox.engine import DockerSandbox
-from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
-from lit_agents.paths import cache_folder
+from lit_agents.sandbox.base import Sandbox
+from lit_agents.sandbox.bubblewrap import BubblewrapSandbox
+from lit_agents.sandbox.docker import DockerSandbox
+from lit_agents.sandbox.local import SubprocessSandbox
+from lit_agents.system.cache import cache_folder
 from lit_agents.types import Task
 
 

@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from imitator import imitator
 
-from lit_agents.environment.textworld import TextWorld
+from lit_agents.algorithm.token_tree import token_tree
+from lit_agents.environment.textworld.env import TextWorld
 from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
 from lit_agents.policy.engine.base import Engine
 from lit_agents.policy.sampling import Sampling
+from lit_agents.rollout.agents import PolicyPlayer
 from lit_agents.rollout.collector import Job
 from lit_agents.rollout.limits import Limits
-from lit_agents.rollout.players import PolicyPlayer
-from lit_agents.rollout.stage import Stage
-from lit_agents.rollout.trie import token_tree
+from lit_agents.rollout.runner import Stage
 from lit_agents.types import Episode
 
 

@@ -27,11 +27,11 @@ import torch
 from setting import Machine, Table, described, groups_of, model_flops, parser, policy_of, unique_tokens
 from torch import Tensor
 
-from lit_agents.callbacks.memory import peak
+from lit_agents.algorithm.token_tree import token_tree
 from lit_agents.policy.attention import ATTENTION
 from lit_agents.policy.causal_lm import CausalLMPolicy
-from lit_agents.policy.engine.transformers import TransformersEngine
-from lit_agents.rollout.trie import token_tree
+from lit_agents.policy.engine.hf import TransformersEngine
+from lit_agents.run.callbacks.memory import peak
 from lit_agents.types import Episode, StopReason, Task, Turn
 
 Loss = Callable[[CausalLMPolicy, Sequence[Episode]], Tensor]

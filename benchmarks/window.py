@@ -19,15 +19,15 @@ import torch
 from setting import parser, policy_of
 from update import batched, one_pass, tree_loss
 
-from lit_agents.environment.textworld import TextWorld
+from lit_agents.algorithm.token_tree import token_tree
+from lit_agents.environment.textworld.env import TextWorld
 from lit_agents.policy.causal_lm import CausalLMPolicy
-from lit_agents.policy.engine.transformers import TransformersEngine
+from lit_agents.policy.engine.hf import TransformersEngine
 from lit_agents.policy.sampling import Sampling
+from lit_agents.rollout.agents import PolicyPlayer
 from lit_agents.rollout.collector import Job
 from lit_agents.rollout.limits import Limits, Window
-from lit_agents.rollout.players import PolicyPlayer
-from lit_agents.rollout.stage import Stage
-from lit_agents.rollout.trie import token_tree
+from lit_agents.rollout.runner import Stage
 from lit_agents.types import Episode
 
 SIDES = {"whole": None, "20/8": Window(20, 8), "10/8": Window(10, 8)}

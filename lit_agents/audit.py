@@ -20,16 +20,16 @@ from typing import Any
 import yaml
 
 from lit_agents.algorithm.checkpoint import read_checkpoint
-from lit_agents.cli import run_command
-from lit_agents.environment.pool import EnvPool
+from lit_agents.environment.pool.pool import EnvPool
 from lit_agents.errors import BadInput, printable
-from lit_agents.evaluation.findings import Findings
-from lit_agents.evaluation.logprob_audit import TOLERANCES, WHAT, LogprobAudit
-from lit_agents.evaluation.record_audit import Configured, RecordAudit
-from lit_agents.evaluation.replay_audit import replay, sampled
-from lit_agents.evaluation.stored import read_episodes
+from lit_agents.evaluation.audit.findings import Findings
+from lit_agents.evaluation.audit.logprobs import TOLERANCES, WHAT, LogprobAudit
+from lit_agents.evaluation.audit.records import Configured, RecordAudit
+from lit_agents.evaluation.audit.replay import replay, sampled
+from lit_agents.evaluation.episode_store import read_episodes
 from lit_agents.fit import FitCLI
-from lit_agents.run_folder import RunFolder
+from lit_agents.run.cli import run_command
+from lit_agents.run.folder import RunFolder
 
 SHOWN = 10
 """Faults that are printed."""
@@ -76,7 +76,7 @@ def audit(folder: Path, tolerance: float | None = None, again: int | None = None
 
     Args:
         folder: of the run.
-        tolerance: see `lit_agents.evaluation.logprob_audit.TOLERANCES`.
+        tolerance: see `lit_agents.evaluation.audit.logprobs.TOLERANCES`.
         again: episodes to play again; 0 for all, None for none.
         computes: load the model, and compute log-probabilities again.
 

@@ -18,23 +18,23 @@ from typing import Any
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lit_agents.algorithm.base import AgentModule
 from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_other
-from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.sft import SFT
-from lit_agents.callbacks.progress import Bar
-from lit_agents.cli import AgentCLI, quiet, run_command
 from lit_agents.errors import BadInput, printable
-from lit_agents.evaluation.broken import refuse_broken
-from lit_agents.evaluation.paired import compare
-from lit_agents.evaluation.report import print_table
+from lit_agents.evaluation.console import print_table
+from lit_agents.evaluation.failures import refuse_broken
 from lit_agents.evaluation.result import Conditions, Result, differences
-from lit_agents.evaluation.samples import name_of
+from lit_agents.evaluation.stats.paired import compare
+from lit_agents.evaluation.stats.pass_at_k import name_of
 from lit_agents.reward.checked import worth
+from lit_agents.rollout.agents import ExpertPlayer, Player, PolicyPlayer, RandomPlayer, has_no_player
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.held_out import Seen, seen_by
-from lit_agents.rollout.players import ExpertPlayer, Player, PolicyPlayer, RandomPlayer, has_no_player
+from lit_agents.run.callbacks.progress import Bar
+from lit_agents.run.cli import AgentCLI, quiet, run_command
+from lit_agents.system.files import write_whole
 from lit_agents.types import Episode, TurnRewards
-from lit_agents.whole_files import write_whole
 
 
 class EvaluateCLI(AgentCLI):

@@ -22,14 +22,14 @@ from jsonargparse import ArgumentParser
 
 from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_other
 from lit_agents.algorithm.complete import refuse_incomplete
-from lit_agents.cli import run_command
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import CausalLMPolicy
-from lit_agents.policy.folded import folded
 from lit_agents.policy.loading import read
+from lit_agents.policy.merge_lora import folded
 from lit_agents.policy.saving import save_model
-from lit_agents.run_folder import run_of
-from lit_agents.yaml_text import read_yaml
+from lit_agents.run.cli import run_command
+from lit_agents.run.folder import run_of
+from lit_agents.system.yaml_text import read_yaml
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CONFIG = "lit_agents.yaml"

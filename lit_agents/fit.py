@@ -12,15 +12,15 @@ from collections.abc import Sequence
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lit_agents.cli import AgentCLI, quiet, run_command
 from lit_agents.errors import printable
 from lit_agents.evaluate import checkpoint_of
-from lit_agents.evaluation.report import draw_curve, print_table
-from lit_agents.planning import planned, refuse_another_start
+from lit_agents.evaluation.console import draw_curve, print_table
 from lit_agents.rollout.held_out import seen_by
-from lit_agents.run_folder import STAGES, RunFolder, is_first
-from lit_agents.scheduler import scheduler_signals
-from lit_agents.stages import Run, open_run
+from lit_agents.run.cli import AgentCLI, quiet, run_command
+from lit_agents.run.folder import STAGES, RunFolder, is_first
+from lit_agents.run.pipeline import Run, open_run
+from lit_agents.run.plan import planned, refuse_another_start
+from lit_agents.run.scheduler import scheduler_signals
 
 
 class FitCLI(AgentCLI):

@@ -18,12 +18,12 @@ from typing import Any, TypeVar
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from lit_agents.command_line import ExactParser
 from lit_agents.environment.base import TextEnvironment
-from lit_agents.environment.pool import EnvPool, Failure
-from lit_agents.environment.splits import SPLITS, TaskSet, exactly, others, refuse_overlaps
+from lit_agents.environment.pool.pool import EnvPool, Failure
+from lit_agents.environment.split_overlap import SPLITS, TaskSet, exactly, others, refuse_overlaps
 from lit_agents.errors import BadInput
-from lit_agents.refusal import wrapped
+from lit_agents.run.cli_errors import wrapped
+from lit_agents.run.overrides import ExactParser
 from lit_agents.types import Task
 
 PACKAGE = "lit_agents.environment"

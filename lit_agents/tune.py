@@ -19,25 +19,25 @@ from jsonargparse import ArgumentError, Namespace
 from jsonargparse.typing import PositiveInt, register_type
 from optuna.trial import TrialState
 
-from lit_agents.cli import quiet, run_command
-from lit_agents.command_line import ExactParser
 from lit_agents.errors import BadInput
 from lit_agents.fit import FitCLI
-from lit_agents.planning import planned
-from lit_agents.refusal import refusal, wrapped
-from lit_agents.report.material import read
-from lit_agents.report.writing import PAGE, REPORT, write
-from lit_agents.run_folder import STAGES
+from lit_agents.report.html import PAGE, REPORT, write
+from lit_agents.report.load import read
+from lit_agents.run.cli import quiet, run_command
+from lit_agents.run.cli_errors import refusal, wrapped
+from lit_agents.run.folder import STAGES
+from lit_agents.run.overrides import ExactParser
+from lit_agents.run.plan import planned
 from lit_agents.study import storage
-from lit_agents.study.design import Study
-from lit_agents.study.overlay import Settings
-from lit_agents.study.room import Room
-from lit_agents.study.runs import Resolved, Runs
-from lit_agents.study.search import Search
-from lit_agents.study.table import print_study
-from lit_agents.study.trials import latest, write_trials
-from lit_agents.whole_files import made_folder
-from lit_agents.yaml_text import read_yaml
+from lit_agents.study.config import Study
+from lit_agents.study.config_merge import Settings
+from lit_agents.study.console import print_study
+from lit_agents.study.launcher import Resolved, Runs
+from lit_agents.study.memory_room import Room
+from lit_agents.study.runner import Search
+from lit_agents.study.study_json import latest, write_trials
+from lit_agents.system.files import made_folder
+from lit_agents.system.yaml_text import read_yaml
 
 STUDIES = Path("studies")
 

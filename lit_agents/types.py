@@ -88,7 +88,7 @@ class Task:
     sha256: str = ""
     """Hash of what makes it the task that it is: the content of its files or, without files, what it is made from (a seed, a
     row). Part of the fingerprint of every result, and what the splits are compared by. Empty: the first observation is
-    compared instead (see `lit_agents.environment.splits`)."""
+    compared instead (see `lit_agents.environment.split_overlap`)."""
     rewards: int = 1
     """How many separate score increments a win is made of, at least; 1 means there is no intermediate score."""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class Turn:
     """After the action: ``score`` (total so far), ``gain`` (its change), ``valid`` (was it a command the world knows), and
     whatever else the environment measured. Empty where the action was not played."""
     prompt_digest: str = ""
-    """`lit_agents.rollout.digest.digest` of all tokens the engine was given before it sampled the action; empty for a
+    """`lit_agents.system.hashing.digest` of all tokens the engine was given before it sampled the action; empty for a
     demonstration. `lit_agents.audit` holds the tokens of the turns against it."""
     window_start: int = 1
     """The first turn, number 0, is always in sight, and so are those from this number on; what lies between was dropped from

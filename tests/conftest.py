@@ -23,6 +23,9 @@ TOGETHER = (
 """Folders and files whose quick tests nothing else on the machine could disturb, and which disturb nothing."""
 
 
+pytest_plugins = ("tests.sandbox.fixtures",)
+
+
 def pytest_configure() -> None:
     # A shell's background job ignores Ctrl-C, and so would every process that a test starts and then interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -9,7 +9,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from lit_agents.errors import BadInput
-from lit_agents.whole_files import written_beside
+from lit_agents.system.files import written_beside
 
 
 class AtomicCheckpoints(TorchCheckpointIO):

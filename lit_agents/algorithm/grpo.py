@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from lit_agents.algorithm.advantages import group_normalised
+from lit_agents.algorithm.base import AgentModule
 from lit_agents.algorithm.experience import Experience
-from lit_agents.algorithm.module import AgentModule
 from lit_agents.errors import BadInput
 
 

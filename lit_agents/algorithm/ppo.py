@@ -8,8 +8,8 @@ from torch import Tensor, zeros_like
 
 from lit_agents.algorithm import losses
 from lit_agents.algorithm.advantages import generalised, whitened
+from lit_agents.algorithm.base import AgentModule
 from lit_agents.algorithm.experience import Experience
-from lit_agents.algorithm.module import AgentModule
 from lit_agents.errors import refuse_outside
 from lit_agents.policy.causal_lm import ActionScores
 from lit_agents.policy.value_head import ValueHead

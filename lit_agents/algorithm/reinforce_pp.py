@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from lit_agents.algorithm.advantages import returns_to_go, whitened
+from lit_agents.algorithm.base import AgentModule
 from lit_agents.algorithm.experience import Experience
-from lit_agents.algorithm.module import AgentModule
 from lit_agents.errors import refuse_outside
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from lit_agents.algorithm.advantages import leave_one_out
+from lit_agents.algorithm.base import AgentModule
 from lit_agents.algorithm.experience import Experience
-from lit_agents.algorithm.module import AgentModule
 
 
 class RLOO(AgentModule):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lit_agents.algorithm import losses
-from lit_agents.algorithm.tally import Tally
+from lit_agents.algorithm.metrics import Tally
 from lit_agents.types import TokenBatch
 
 

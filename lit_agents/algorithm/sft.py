@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from lit_agents.algorithm import losses
+from lit_agents.algorithm.base import AgentModule
 from lit_agents.algorithm.experience import Experience
-from lit_agents.algorithm.module import AgentModule
 from lit_agents.policy.causal_lm import ActionScores
 from lit_agents.types import TokenBatch
 

@@ -65,7 +65,7 @@ class TextEnvironment(ABC):
     def tasks(self, spec: str, split: str, count: int) -> list[Task]:
         """The first ``count`` tasks of a split, always the same ones in the same order, made first if they are not there.
 
-        No two splits share a task, and none is in a split twice; `lit_agents.environment.splits` compares them by content.
+        No two splits share a task, and none is in a split twice; `lit_agents.environment.split_overlap` compares them by content.
 
         Raises:
             BadInput: unknown spec or split, fewer tasks than asked for, missing or corrupt files.

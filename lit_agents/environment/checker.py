@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 
 from lit_agents.environment.base import Start, TextEnvironment, Transition
-from lit_agents.environment.splits import SPLITS, TaskSet, identities, overlaps
+from lit_agents.environment.split_overlap import SPLITS, TaskSet, identities, overlaps
 from lit_agents.errors import BadInput
 from lit_agents.types import Task
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lit_agents.evaluation.samples import rate_interval, tally
+from lit_agents.evaluation.stats.pass_at_k import rate_interval, tally
 from lit_agents.types import Episode, StopReason, TurnRewards
 
 _REASONS = tuple(StopReason)

@@ -11,7 +11,7 @@ from typing import Any
 
 from lit_agents.environment.base import TextEnvironment
 from lit_agents.evaluation.metrics import EpisodeMetrics
-from lit_agents.evaluation.samples import pass_at, tally
+from lit_agents.evaluation.stats.pass_at_k import pass_at, tally
 from lit_agents.policy.sampling import Sampling
 from lit_agents.rollout.limits import Limits
 from lit_agents.types import Episode, Task, TurnRewards

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from lit_agents.errors import BadInput
 from lit_agents.policy.attention import Attend, tree_attention
 from lit_agents.policy.chat import ChatFormat
-from lit_agents.policy.lm_head import scored
+from lit_agents.policy.cpu_kernels import pack_frozen
+from lit_agents.policy.hub import PACKAGED, find_weights, weights_hash
 from lit_agents.policy.loading import config_of, load_model, read, shapes_of
+from lit_agents.policy.logprobs import scored
 from lit_agents.policy.lora import LoRA, add_adapters
 from lit_agents.policy.non_finite import refuse_non_finite
-from lit_agents.policy.packed import pack_frozen
 from lit_agents.policy.positions import check_context, window
-from lit_agents.policy.tree_trial import kv_heads
-from lit_agents.policy.weights import PACKAGED, find_weights, weights_hash
+from lit_agents.policy.tree_check import kv_heads
 from lit_agents.types import TokenTree
 
 Weights = Mapping[str, Tensor]

@@ -12,7 +12,7 @@ import torch
 from lit_agents.errors import BadInput
 from lit_agents.policy.attention import ATTENTION, register
 from lit_agents.policy.non_finite import refuse_non_finite
-from lit_agents.policy.tree_trial import why_no_trees
+from lit_agents.policy.tree_check import why_no_trees
 
 _SLOW = "so every conversation is computed in full for each new token, many times slower"
 

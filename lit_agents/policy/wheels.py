@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 from lit_agents.errors import BadInput
-from lit_agents.whole_files import hash_of
+from lit_agents.system.files import hash_of
 
 OTHER_WAYS = "Check the connection to the package index, or name a local folder with config.json and *.safetensors."
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as Shown
 
-from lit_agents.cli import run_command
-from lit_agents.report.material import read
+from lit_agents.report.html import PAGE, REPORT, Part, write
+from lit_agents.report.load import read
 from lit_agents.report.tables import Cell, Estimate, Table
-from lit_agents.report.writing import PAGE, REPORT, Part, write
-from lit_agents.study.trials import TRIALS
+from lit_agents.run.cli import run_command
+from lit_agents.study.study_json import TRIALS
 
 REPORTS = Path("reports")
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_agents.evaluation.bootstrap import success
-from lit_agents.report.front import front
-from lit_agents.report.material import Material, Setting
-from lit_agents.study.records import Record
-from lit_agents.yaml_text import read_yaml
+from lit_agents.evaluation.stats.bootstrap import success
+from lit_agents.report.load import Material, Setting
+from lit_agents.report.pareto import front
+from lit_agents.run.record import Record
+from lit_agents.system.yaml_text import read_yaml
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#7A7A7A", "#8B4513")
 """To be told apart by the colour-blind (after Okabe and Ito), on light and on dark."""

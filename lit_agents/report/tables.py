@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Any
 
-from lit_agents.evaluation.bootstrap import difference, success
-from lit_agents.evaluation.paired import holm, sign_flip
 from lit_agents.evaluation.result import Conditions, differences
-from lit_agents.evaluation.samples import Tally
-from lit_agents.report.front import front
-from lit_agents.report.material import Material
-from lit_agents.run_folder import STAGES
-from lit_agents.study.records import START
+from lit_agents.evaluation.stats.bootstrap import difference, success
+from lit_agents.evaluation.stats.paired import holm, sign_flip
+from lit_agents.evaluation.stats.pass_at_k import Tally
+from lit_agents.report.load import Material
+from lit_agents.report.pareto import front
+from lit_agents.run.folder import STAGES
+from lit_agents.run.record import START
 
 ORDER = (START, *STAGES)
 MOST_COMPARED = 8

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lit_agents.environment.base import Start, Transition
-from lit_agents.environment.pool import EnvPool, Failure
+from lit_agents.environment.pool.pool import EnvPool, Failure
 from lit_agents.errors import BadInput
 from lit_agents.policy.chat import ChatFormat
+from lit_agents.rollout.agents import NOBODY, Choice, Player, Situation
 from lit_agents.rollout.limits import Limits
-from lit_agents.rollout.players import NOBODY, Choice, Player, Situation
 from lit_agents.types import Episode, Signal, StopReason, Task, Turn, in_sight, tokens_of
 
 

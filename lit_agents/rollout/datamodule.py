@@ -15,30 +15,30 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from lit_agents.algorithm.module import AgentModule
+from lit_agents.algorithm.base import AgentModule
+from lit_agents.algorithm.batch import batches
 from lit_agents.algorithm.whole_steps import refuse_accumulation, refuse_skipped
 from lit_agents.environment.base import TextEnvironment
-from lit_agents.environment.splits import COMPARED, TaskSet, exactly, others, refuse_overlaps
+from lit_agents.environment.split_overlap import COMPARED, TaskSet, exactly, others, refuse_overlaps
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.chat import ChatFormat
 from lit_agents.policy.engine.base import Engine
-from lit_agents.policy.engine.transformers import TransformersEngine
+from lit_agents.policy.engine.hf import TransformersEngine
 from lit_agents.policy.sampling import Sampling
 from lit_agents.reward.base import Reward
 from lit_agents.reward.checked import check_reward, worth
 from lit_agents.reward.outcome import Outcome
-from lit_agents.rollout.batch import batches
+from lit_agents.rollout.agents import ExpertPlayer, Player, PolicyPlayer
 from lit_agents.rollout.budget import Budget, Plan
-from lit_agents.rollout.elsewhere import Elsewhere
+from lit_agents.rollout.eval_set import Elsewhere
+from lit_agents.rollout.group_collector import Iteration, Recruiter, credited
 from lit_agents.rollout.held_out import Seen, refuse_seen, seen_in, together
-from lit_agents.rollout.iteration import Iteration, Recruiter, credited
 from lit_agents.rollout.ledger import Ledger
 from lit_agents.rollout.limits import Limits
-from lit_agents.rollout.players import ExpertPlayer, Player, PolicyPlayer
-from lit_agents.rollout.sampler import TaskSampler
+from lit_agents.rollout.runner import Stage
 from lit_agents.rollout.schedule import Schedule
-from lit_agents.rollout.stage import Stage
+from lit_agents.rollout.task_sampler import TaskSampler
 from lit_agents.types import Episode, Minibatch, Task, TurnRewards
 
 

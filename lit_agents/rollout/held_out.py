@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lit_agents.environment.splits import SPLITS, TaskSet
+from lit_agents.environment.split_overlap import SPLITS, TaskSet
 from lit_agents.errors import BadInput
 
 Seen = Mapping[str, Sequence[str]]
-"""By split (``train``, ``sft``, ``validation``), identities of tasks; see `lit_agents.environment.splits.identities`."""
+"""By split (``train``, ``sft``, ``validation``), identities of tasks; see `lit_agents.environment.split_overlap.identities`."""
 
 
 def seen_in(sets: Sequence[TaskSet], known: Sequence[Sequence[str | None]], before: Seen) -> dict[str, list[str]]:

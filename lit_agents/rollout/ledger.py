@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from lit_agents.rollout.ranks import from_all_ranks
+from lit_agents.distributed import from_all_ranks
 from lit_agents.types import Episode
 
 

@@ -11,8 +11,8 @@ import optuna
 import yaml
 
 from lit_agents.errors import BadInput
-from lit_agents.study.overlay import Settings, placed
-from lit_agents.yaml_text import read_yaml
+from lit_agents.study.config_merge import Settings, placed
+from lit_agents.system.yaml_text import read_yaml
 
 Level = str | int | float | bool | None
 

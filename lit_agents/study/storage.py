@@ -20,8 +20,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError
 
 from lit_agents.errors import BadInput
-from lit_agents.processes import identity, is_gone
-from lit_agents.study.design import Study
+from lit_agents.study.config import Study
+from lit_agents.system.processes import identity, is_gone
 
 HEARTBEAT, PATIENCE = 60, 300
 """Seconds between two signs of life of a trial on a server, and after which without one its worker counts as dead."""

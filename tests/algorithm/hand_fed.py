@@ -12,16 +12,16 @@ import torch
 from lightning import Trainer
 from torch.utils.data import DataLoader, IterableDataset
 
+from lit_agents.algorithm.base import AgentModule
+from lit_agents.algorithm.batch import batches
 from lit_agents.algorithm.grpo import GRPO
-from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.ppo import PPO
 from lit_agents.algorithm.reinforce_pp import ReinforcePP
 from lit_agents.algorithm.rloo import RLOO
 from lit_agents.algorithm.sft import SFT
+from lit_agents.algorithm.token_tree import token_tree
 from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
-from lit_agents.rollout.batch import batches
-from lit_agents.rollout.iteration import Iteration, credited
-from lit_agents.rollout.trie import token_tree
+from lit_agents.rollout.group_collector import Iteration, credited
 from lit_agents.types import Episode, EpisodeGroup, Minibatch, TurnRewards
 from tests.algorithm.trainers import trainer
 from tests.rollout.handmade import forest

@@ -10,9 +10,9 @@ import torch
 from lightning import Trainer
 from torch.utils.data import DataLoader
 
+from lit_agents.algorithm.base import AgentModule
 from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_other
 from lit_agents.algorithm.kl import KL
-from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.ppo import PPO
 from lit_agents.algorithm.reinforce_pp import ReinforcePP
 from lit_agents.errors import BadInput

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_agents.environment.textworld import TextWorld
+from lit_agents.environment.textworld.env import TextWorld
 
 
 @pytest.fixture(scope="session")

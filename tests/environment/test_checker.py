@@ -8,7 +8,7 @@ import pytest
 
 from lit_agents.environment.base import TextEnvironment
 from lit_agents.environment.checker import check_env
-from lit_agents.environment.textworld import TextWorld
+from lit_agents.environment.textworld.env import TextWorld
 from lit_agents.environment.toy import CorridorWorld, EchoWorld
 from tests.environment import fake_worlds, split_worlds
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from lit_agents.environment.base import Start, Transition
-from lit_agents.environment.pool import EnvPool, Failure
-from lit_agents.environment.worker import Helper
+from lit_agents.environment.pool.pool import EnvPool, Failure
+from lit_agents.environment.pool.worker import Helper
 from lit_agents.errors import BadInput
 from lit_agents.types import StopReason
 from tests.environment.fake_worlds import TASK, Puppet, Unimportable
@@ -277,7 +277,7 @@ def test_hints_are_prepared_once_for_all_sessions_and_only_if_expected(pool: Env
 
 
 SCRIPT = """
-from lit_agents.environment.pool import EnvPool
+from lit_agents.environment.pool.pool import EnvPool
 from tests.environment.fake_worlds import TASK, Puppet
 with EnvPool(Puppet(), 4, step_timeout=600) as pool:
     starts = pool.reset(dict.fromkeys(range(4), TASK))

@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 from torch import distributed, multiprocessing
 
-from lit_agents.callbacks.recorder import EpisodeRecorder
-from lit_agents.evaluation.intervals import wilson
+from lit_agents.distributed import from_all_ranks
 from lit_agents.evaluation.metrics import EpisodeMetrics
+from lit_agents.evaluation.stats.intervals import wilson
 from lit_agents.reward.outcome import Outcome
 from lit_agents.rollout.ledger import Ledger
-from lit_agents.rollout.ranks import from_all_ranks
+from lit_agents.run.callbacks.recorder import EpisodeRecorder
 from lit_agents.types import Episode, StopReason
 from tests.reward.episodes import episode
 

@@ -9,10 +9,10 @@ import sys
 
 import torch
 
-from lit_agents.algorithm.accumulate import total_loss
 from lit_agents.algorithm.grpo import GRPO
-from lit_agents.callbacks.memory import peak, worst_case
+from lit_agents.algorithm.micro_batches import total_loss
 from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
+from lit_agents.run.callbacks.memory import peak, worst_case
 
 
 def main() -> None:

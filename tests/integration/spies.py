@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning import Callback
 
-from lit_agents.callbacks.trained import trained_rows
+from lit_agents.run.callbacks.token_log import trained_rows
 
 
 class AdvantageSpy(Callback):

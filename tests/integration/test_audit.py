@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from lit_agents.audit import audit, main
-from lit_agents.environment.textworld import TextWorld
-from lit_agents.evaluation.stored import StoredEpisode, read_episodes
+from lit_agents.environment.textworld.env import TextWorld
+from lit_agents.evaluation.episode_store import StoredEpisode, read_episodes
 from lit_agents.fit import fit
 from tests.integration.conftest import TOY
 
@@ -222,7 +222,7 @@ def test_each_fault_is_found(sound: Path, tmp_path: Path, capsys, name: str, cha
 )
 def test_a_fault_between_sampling_and_loss_is_found(toy: str, capsys, monkeypatch, fault, found):
     """In the weights of the loss, which are made apart from the tree's own mask."""
-    from lit_agents.rollout import batch
+    from lit_agents.algorithm import batch
 
     weigh = batch.token_weights
     monkeypatch.setattr(batch, "token_weights", lambda mask, per_episode: weigh(fault(mask.float()), per_episode))

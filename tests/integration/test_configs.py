@@ -13,13 +13,13 @@ import torch
 import yaml
 from transformers import Qwen2Config, Qwen3Config
 
-from lit_agents.algorithm.module import AgentModule
-from lit_agents.environment.alfworld import AlfWorld
-from lit_agents.environment.textworld import TextWorld
+from lit_agents.algorithm.base import AgentModule
+from lit_agents.environment.alfworld.env import AlfWorld
+from lit_agents.environment.textworld.env import TextWorld
 from lit_agents.errors import BadInput
 from lit_agents.fit import FitCLI, fit, main
 from lit_agents.policy import causal_lm
-from lit_agents.stages import Run
+from lit_agents.run.pipeline import Run
 from tests.shared_data import HOUSEHOLDS, shared_data
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -13,14 +13,14 @@ from lit_agents.algorithm.experience import Experience
 from lit_agents.algorithm.rloo import RLOO
 from lit_agents.errors import BadInput
 from lit_agents.fit import fit
-from lit_agents.paths import cache_folder
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.report.__main__ import name_for
 from lit_agents.reward.base import Reward
 from lit_agents.reward.checked import check_reward, worth
 from lit_agents.reward.outcome import Outcome
-from lit_agents.study.design import Study
+from lit_agents.study.config import Study
 from lit_agents.study.factors import Factor
+from lit_agents.system.cache import cache_folder
 from lit_agents.types import Episode, StopReason, Task, TurnRewards
 from tests.integration.conftest import ONE_ITERATION
 from tests.reward.episodes import episode

@@ -15,13 +15,13 @@ from lightning.pytorch.strategies import FSDPStrategy
 from lit_agents import evaluate as evaluate_command
 from lit_agents import fit as fit_command
 from lit_agents.algorithm.checkpoint import AtomicCheckpoints
-from lit_agents.cli import out_of_space
 from lit_agents.errors import BadInput
 from lit_agents.fit import FitCLI, fit
-from lit_agents.planning import planned
-from lit_agents.policy import weights as weights_module
+from lit_agents.policy import hub as weights_module
 from lit_agents.policy.causal_lm import CausalLMPolicy
-from lit_agents.run_folder import RunFolder
+from lit_agents.run.cli import out_of_space
+from lit_agents.run.folder import RunFolder
+from lit_agents.run.plan import planned
 from tests.tiny import tiny_model_folder
 
 TEXTWORLD = ("--data.environment", "lit_agents.environment.textworld.TextWorld", "--data.reward", "null")
@@ -209,7 +209,7 @@ def test_muon_trains_adapters_which_are_matrices(toy):
 
 def test_strategies_that_split_the_weights_are_refused(refused, monkeypatch):
     sharded = SimpleNamespace(strategy=FSDPStrategy(), world_size=8, precision="32-true")  # a real one needs a GPU
-    monkeypatch.setattr("lit_agents.cli.AgentCLI.trainer_for", lambda *_, **__: sharded)
+    monkeypatch.setattr("lit_agents.run.cli.AgentCLI.trainer_for", lambda *_, **__: sharded)
     assert refused().startswith("error: trainer.strategy: FSDPStrategy splits the weights")
 
 
@@ -259,7 +259,7 @@ def test_no_space_for_a_run_folder_is_refused(refused, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("lit_agents.run_folder.write_whole", full)
+    monkeypatch.setattr("lit_agents.run.folder.write_whole", full)
     assert "--run runs/toy-1: cannot be written" in refused()
 
 

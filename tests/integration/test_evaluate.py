@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lit_agents.evaluate import evaluate, main
-from lit_agents.evaluation.intervals import wilson
 from lit_agents.evaluation.result import Result
+from lit_agents.evaluation.stats.intervals import wilson
 from lit_agents.fit import fit
 from tests.integration.conftest import ONE_ITERATION
 

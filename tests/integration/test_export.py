@@ -20,8 +20,8 @@ from lit_agents.evaluate import evaluate
 from lit_agents.export import CONFIG, export, write_model
 from lit_agents.fit import FitCLI, fit
 from lit_agents.policy.causal_lm import CausalLMPolicy
-from lit_agents.policy.folded import folded
 from lit_agents.policy.lora import LoRA
+from lit_agents.policy.merge_lora import folded
 from tests.integration.conftest import ONE_ITERATION
 from tests.tiny import tiny_model_folder
 

@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 
 from lit_agents.audit import audit
-from lit_agents.environment.textworld import TextWorld
+from lit_agents.environment.textworld.env import TextWorld
 from lit_agents.environment.toy import EchoWorld
-from lit_agents.evaluation.stored import StoredEpisode, read_episodes
+from lit_agents.evaluation.episode_store import StoredEpisode, read_episodes
 from lit_agents.fit import fit, main
 from lit_agents.policy.chat import ChatFormat
-from lit_agents.rollout import iteration as iteration_module
+from lit_agents.rollout import group_collector as iteration_module
+from lit_agents.rollout.agents import ExpertPlayer
 from lit_agents.rollout.collector import Job
-from lit_agents.rollout.digest import digest
 from lit_agents.rollout.limits import Limits
-from lit_agents.rollout.players import ExpertPlayer
-from lit_agents.rollout.stage import Stage
+from lit_agents.rollout.runner import Stage
+from lit_agents.system.hashing import digest
 from lit_agents.types import StopReason, Task
 from tests.integration.flaky import KINDS, Unreliable
 from tests.integration.test_interrupt import descendants
@@ -146,7 +146,7 @@ def test_a_run_in_which_most_episodes_fail_stops_and_says_why(toy: str, capfd):
 
 
 def test_the_breaker_counts_all_ranks_and_so_stops_them_together(monkeypatch):
-    from tests.rollout.test_iteration import Theatre, broken, by_member, recruiter
+    from tests.rollout.test_group_collector import Theatre, broken, by_member, recruiter
 
     other: list[Any] = [(4, 0, 0, [("environment_died", "elsewhere")] * 100)]
     monkeypatch.setattr(iteration_module, "from_all_ranks", lambda mine: [*mine, *other])

@@ -12,16 +12,16 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_agents.algorithm.module import AgentModule
+from lit_agents.algorithm.base import AgentModule
 from lit_agents.algorithm.ppo import PPO
 from lit_agents.audit import main as audit_main
-from lit_agents.callbacks.recorder import EpisodeRecorder
 from lit_agents.environment.toy import CorridorWorld
 from lit_agents.evaluation.result import Result
 from lit_agents.fit import fit, main
-from lit_agents.metrics_file import MetricsFile
-from lit_agents.policy.engine.transformers import TransformersEngine
-from lit_agents.run_folder import Mark, RunFolder
+from lit_agents.policy.engine.hf import TransformersEngine
+from lit_agents.run.callbacks.recorder import EpisodeRecorder
+from lit_agents.run.folder import Mark, RunFolder
+from lit_agents.run.metrics_file import MetricsFile
 from tests.integration.conftest import ONE_ITERATION
 
 

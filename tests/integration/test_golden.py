@@ -20,7 +20,7 @@ from lit_agents.environment.toy import EchoWorld
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.sampling import Sampling
 from lit_agents.rollout.datamodule import RolloutDataModule
-from lit_agents.rollout.iteration import Iteration
+from lit_agents.rollout.group_collector import Iteration
 from lit_agents.rollout.limits import Limits
 from lit_agents.rollout.schedule import Schedule
 from tests.algorithm.trainers import QUIET, trainer

@@ -16,19 +16,19 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from lit_agents.algorithm.batch import columns_of
 from lit_agents.algorithm.checkpoint import read_checkpoint
 from lit_agents.environment.base import Start, TextEnvironment, Transition
-from lit_agents.environment.pool import EnvPool, Failure
-from lit_agents.environment.textworld import TextWorld
+from lit_agents.environment.pool.pool import EnvPool, Failure
+from lit_agents.environment.textworld.env import TextWorld
 from lit_agents.errors import BadInput, printable
-from lit_agents.evaluation.stored import StoredEpisode
-from lit_agents.evaluation.token_audit import Findings, check_episode
+from lit_agents.evaluation.audit.tokens import Findings, check_episode
+from lit_agents.evaluation.episode_store import StoredEpisode
 from lit_agents.fit import main
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.chat import ChatFormat
-from lit_agents.policy.weights import PACKAGED, find_weights
+from lit_agents.policy.hub import PACKAGED, find_weights
 from lit_agents.reward.dense import ScoreGain
-from lit_agents.rollout.batch import columns_of
 from lit_agents.rollout.collector import Collector, Job
 from lit_agents.rollout.limits import Limits
 from lit_agents.types import StopReason, Task, TurnRewards

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_agents.callbacks.recorder import EpisodeRecorder
 from lit_agents.environment.toy import EchoWorld
 from lit_agents.fit import fit, main
+from lit_agents.run.callbacks.recorder import EpisodeRecorder
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,7 +129,7 @@ def test_an_interrupt_at_any_moment_says_how_to_go_on(toy, monkeypatch, capfd, m
             patched.setattr(EpisodeRecorder, "on_train_epoch_end", lambda *a: (stop(), write(*a)))
         else:
             stop = stopping(1 if moment == "base" else 3)
-            patched.setattr("lit_agents.stages.measure", _before(stop))
+            patched.setattr("lit_agents.run.pipeline.measure", _before(stop))
         capfd.readouterr()
         assert main(["--config", toy, "--run", "run"]) == 130
     error = capfd.readouterr().err
@@ -166,7 +166,7 @@ def test_a_schedulers_signal_ends_with_its_code_and_says_how_to_go_on(toy):
 def test_a_result_from_before_training_went_on_is_measured_again(toy, monkeypatch):
     fit(["--config", toy, "--run", "run", "--trainer.max_epochs", "2"])
     with monkeypatch.context() as patched:
-        patched.setattr("lit_agents.stages.measure", _before(stopping(1)))
+        patched.setattr("lit_agents.run.pipeline.measure", _before(stopping(1)))
         assert main(["--config", toy, "--run", "run", "--ckpt_path", "last"]) == 130  # in the last test, of epoch 3
     fit(["--config", toy, "--run", "run", "--ckpt_path", "last"])
     fit(["--config", toy, "--run", "whole"])

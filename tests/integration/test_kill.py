@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from lit_agents import run_folder
-from lit_agents.environment.textworld import TextWorld
+from lit_agents.environment.textworld.env import TextWorld
 from lit_agents.errors import BadInput
-from lit_agents.run_folder import RunFolder
+from lit_agents.run import folder as run_folder
+from lit_agents.run.folder import RunFolder
 from tests.integration.conftest import TOY
 from tests.integration.zygote import MOMENTS, Zygote
 

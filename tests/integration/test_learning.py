@@ -14,8 +14,8 @@ import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 
+from lit_agents.algorithm.base import AgentModule
 from lit_agents.algorithm.grpo import GRPO
-from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.ppo import PPO
 from lit_agents.algorithm.reinforce_pp import ReinforcePP
 from lit_agents.algorithm.rloo import RLOO
@@ -24,9 +24,9 @@ from lit_agents.environment.toy import EchoWorld
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.sampling import Sampling
 from lit_agents.reward.dense import ScoreGain
+from lit_agents.rollout.agents import PolicyPlayer
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.limits import Limits
-from lit_agents.rollout.players import PolicyPlayer
 from lit_agents.rollout.schedule import Schedule
 from tests.algorithm.trainers import QUIET, trainer
 from tests.tiny import tiny_model_folder

@@ -10,9 +10,9 @@ import pytest
 
 from lit_agents.environment.toy import EchoWorld
 from lit_agents.fit import fit, main
-from lit_agents.report.material import read
-from lit_agents.resuming import Change, config_differences
-from lit_agents.run_folder import Mark
+from lit_agents.report.load import read
+from lit_agents.run.folder import Mark
+from lit_agents.run.resuming import Change, config_differences
 from tests.integration.conftest import ONE_ITERATION
 
 LAST = ("--run", "run", "--ckpt_path", "last")

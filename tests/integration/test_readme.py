@@ -20,7 +20,7 @@ from lit_agents import export as export_command
 from lit_agents import tasks as tasks_command
 from lit_agents.evaluate import EvaluateCLI
 from lit_agents.fit import FitCLI
-from lit_agents.policy.weights import PACKAGED
+from lit_agents.policy.hub import PACKAGED
 from lit_agents.report import __main__ as report_command
 from lit_agents.tune import parsed
 

@@ -13,7 +13,7 @@ import pytest
 
 from lit_agents.algorithm.grpo import GRPO
 from lit_agents.audit import audit, main
-from lit_agents.evaluation.stored import read_episodes
+from lit_agents.evaluation.episode_store import read_episodes
 from lit_agents.fit import fit
 from tests.integration.conftest import TOY
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from lit_agents import run_folder
 from lit_agents.errors import BadInput
 from lit_agents.fit import fit, main
-from lit_agents.run_folder import RunFolder
+from lit_agents.run import folder as run_folder
+from lit_agents.run.folder import RunFolder
 from tests.integration.conftest import ONE_ITERATION
 from tests.integration.zygote import Zygote
 

@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from lit_agents.errors import BadInput
 from lit_agents.fit import fit, main
-from lit_agents.scheduler import Stopped, scheduler_signals, without_requeue
+from lit_agents.run.scheduler import Stopped, scheduler_signals, without_requeue
 from tests.integration.conftest import ONE_ITERATION, TOY
 from tests.integration.test_interrupt import start, wait_for
 from tests.integration.test_kill import assert_same_run
@@ -107,7 +107,7 @@ def test_outside_slurm_the_signal_of_a_requeue_is_not_touched(monkeypatch):
 
 
 def test_a_signal_in_the_first_test_ends_with_its_code_and_says_how_to_go_on(toy, monkeypatch, capfd):
-    monkeypatch.setattr("lit_agents.stages.measure", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("lit_agents.run.pipeline.measure", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     assert main(["--config", toy, "--run", "run"]) == 143
     assert "--run run --ckpt_path last" in capfd.readouterr().err
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from lightning import Callback, seed_everything
 
+from lit_agents.algorithm.base import AgentModule
 from lit_agents.algorithm.grpo import GRPO
 from lit_agents.algorithm.kl import KL
-from lit_agents.algorithm.module import AgentModule
 from lit_agents.algorithm.ppo import PPO
 from lit_agents.algorithm.reinforce_pp import ReinforcePP
 from lit_agents.algorithm.rloo import RLOO

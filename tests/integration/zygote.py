@@ -21,13 +21,15 @@ from typing import Any
 
 import torch
 
-from lit_agents import fit, metrics_file, run_folder
+from lit_agents import fit
+from lit_agents.algorithm.base import AgentModule
 from lit_agents.algorithm.checkpoint import AtomicCheckpoints
-from lit_agents.algorithm.module import AgentModule
-from lit_agents.evaluation.stored import StoredEpisode
+from lit_agents.evaluation.episode_store import StoredEpisode
 from lit_agents.rollout.collector import Collector
 from lit_agents.rollout.datamodule import RolloutDataModule
-from lit_agents.rollout.stage import Stage
+from lit_agents.rollout.runner import Stage
+from lit_agents.run import folder as run_folder
+from lit_agents.run import metrics_file
 
 SENT = [signal.SIGKILL]
 """What a run sends itself; by default what nothing can catch."""

@@ -24,11 +24,12 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
+from lit_agents.algorithm.token_tree import token_tree
 from lit_agents.errors import BadInput
-from lit_agents.policy import causal_lm, lm_head
+from lit_agents.policy import causal_lm
+from lit_agents.policy import logprobs as lm_head
 from lit_agents.policy.attention import TreeAttention
 from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
-from lit_agents.rollout.trie import token_tree
 from lit_agents.types import Episode
 from tests.rollout.handmade import acted, episode
 from tests.tiny import tiny_model_folder, tiny_tokenizer

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from lit_agents.errors import BadInput
 from lit_agents.policy.chat import ChatFormat
-from lit_agents.policy.weights import PACKAGED, find_weights
+from lit_agents.policy.hub import PACKAGED, find_weights
 from tests.tiny import CHATML, tiny_tokenizer
 
 # Copies of the templates that Qwen2.5-Instruct and Qwen3 come with (Apache-2.0, Alibaba Cloud).

@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import CausalLMPolicy
-from lit_agents.policy.engine import transformers as engine_module
+from lit_agents.policy.engine import hf as engine_module
 from lit_agents.policy.engine.base import Request, Sampled
+from lit_agents.policy.engine.hf import TransformersEngine
 from lit_agents.policy.engine.prefix_trie import PrefixTrie
-from lit_agents.policy.engine.transformers import TransformersEngine
 from lit_agents.policy.sampling import Sampling, stream
 from tests.policy.asking import answers
 from tests.tiny import tiny_model_folder
@@ -338,7 +338,7 @@ def test_what_a_slot_held_before_never_reaches_the_next_conversation(policy: Cau
 
 
 def test_sampled_log_probabilities_are_those_the_trainer_computes(policy: CausalLMPolicy):
-    from lit_agents.rollout.trie import token_tree
+    from lit_agents.algorithm.token_tree import token_tree
     from tests.rollout.handmade import episode
 
     engine = engine_for(policy)

@@ -10,15 +10,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaMLP
 
+from lit_agents.algorithm.token_tree import token_tree
 from lit_agents.errors import BadInput
 from lit_agents.policy import attention
 from lit_agents.policy.attention import FlexTreeAttention, TreeAttention
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.engine.base import Request
-from lit_agents.policy.engine.transformers import TransformersEngine
+from lit_agents.policy.engine.hf import TransformersEngine
 from lit_agents.policy.loading import load_model
 from lit_agents.policy.sampling import Sampling, stream
-from lit_agents.rollout.trie import token_tree
 from tests.policy.asking import answers
 from tests.policy.test_causal_lm import naive, padded, shared_beginnings
 from tests.rollout.handmade import acted, episode

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from lit_agents.algorithm.token_tree import token_tree
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.engine.base import Request
-from lit_agents.policy.engine.transformers import TransformersEngine
+from lit_agents.policy.engine.hf import TransformersEngine
 from lit_agents.policy.non_finite import NonFinite
 from lit_agents.policy.sampling import Sampling, stream
-from lit_agents.rollout.trie import token_tree
 from tests.policy.test_causal_lm import shared_beginnings
 from tests.tiny import tiny_model_folder
 

@@ -16,7 +16,7 @@ from lit_agents.policy.engine import vllm
 from lit_agents.policy.engine.base import Request
 from lit_agents.policy.engine.vllm import VLLMEngine
 from lit_agents.policy.engine.vllm_weights import received_weights, send_weights
-from lit_agents.policy.folded import folded
+from lit_agents.policy.merge_lora import folded
 from lit_agents.policy.sampling import Sampling, stream
 from tests.tiny import tiny_model_folder
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
+from lit_agents.evaluation.episode_store import StoredEpisode
 from lit_agents.evaluation.result import Conditions, Result
-from lit_agents.evaluation.stored import StoredEpisode
 from lit_agents.rollout.ledger import Ledger
 from lit_agents.types import Episode, StopReason, Task, Turn, TurnRewards
 

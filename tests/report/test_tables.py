@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from lit_agents.evaluation.bootstrap import difference, success
-from lit_agents.evaluation.intervals import wilson
-from lit_agents.evaluation.paired import holm
+from lit_agents.evaluation.stats.bootstrap import difference, success
+from lit_agents.evaluation.stats.intervals import wilson
+from lit_agents.evaluation.stats.paired import holm
 from lit_agents.report.__main__ import main
 from lit_agents.report.figures import band, curve
-from lit_agents.report.front import front
-from lit_agents.report.material import Material, read
+from lit_agents.report.load import Material, read
+from lit_agents.report.pareto import front
 from lit_agents.report.tables import Estimate, Table, tables
 from tests.report.folders import at, run, study
 

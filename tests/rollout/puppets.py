@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lit_agents.environment.base import Start, TextEnvironment, Transition
-from lit_agents.environment.pool import EnvPool, Failure
+from lit_agents.environment.pool.pool import EnvPool, Failure
 from lit_agents.policy.chat import ChatFormat
-from lit_agents.rollout.players import Choice, Player, Situation
+from lit_agents.rollout.agents import Choice, Player, Situation
 from lit_agents.types import StopReason, Task
 
 

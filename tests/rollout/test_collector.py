@@ -8,18 +8,16 @@ from typing import Any
 
 import pytest
 
+from lit_agents.algorithm.batch import columns_of
 from lit_agents.environment.base import TextEnvironment
-from lit_agents.environment.pool import EnvPool, Failure
+from lit_agents.environment.pool.pool import EnvPool, Failure
 from lit_agents.environment.toy import CorridorWorld, EchoWorld
 from lit_agents.errors import BadInput
 from lit_agents.policy.chat import ChatFormat
 from lit_agents.policy.engine.base import Request, Sampled
 from lit_agents.policy.sampling import Sampling
 from lit_agents.reward.outcome import Outcome
-from lit_agents.rollout.batch import columns_of
-from lit_agents.rollout.collector import Collector, Job
-from lit_agents.rollout.limits import Limits, Window
-from lit_agents.rollout.players import (
+from lit_agents.rollout.agents import (
     Choice,
     ExpertPlayer,
     Player,
@@ -28,7 +26,9 @@ from lit_agents.rollout.players import (
     Situation,
     has_no_player,
 )
-from lit_agents.rollout.stage import Stage as RunningStage
+from lit_agents.rollout.collector import Collector, Job
+from lit_agents.rollout.limits import Limits, Window
+from lit_agents.rollout.runner import Stage as RunningStage
 from lit_agents.types import Episode, StopReason, Task, in_sight, tokens_of
 from tests.integration.flaky import FlakyEcho, Mute, Stumped
 from tests.rollout.puppets import Hesitant, LocalPool, Scripted, Stage

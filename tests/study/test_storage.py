@@ -14,9 +14,9 @@ from optuna.trial import TrialState
 
 from lit_agents.errors import BadInput
 from lit_agents.study import storage
-from lit_agents.study.design import Study
+from lit_agents.study.config import Study
 from lit_agents.study.factors import Factor
-from lit_agents.study.trials import latest
+from lit_agents.study.study_json import latest
 from tests.study.postgres import postgres
 
 SPLIT = {"split": [0.0, 0.5]}

@@ -17,16 +17,16 @@ import torch
 from optuna.trial import TrialState
 
 from lit_agents.errors import BadInput
-from lit_agents.planning import RunPlan, refuse_another_start
-from lit_agents.study import runs as made_runs
+from lit_agents.run.plan import RunPlan, refuse_another_start
+from lit_agents.study import launcher as made_runs
 from lit_agents.study import storage
-from lit_agents.study.design import Study
+from lit_agents.study.config import Study
+from lit_agents.study.config_merge import Settings
 from lit_agents.study.factors import Factor, read_settings
-from lit_agents.study.overlay import Settings
-from lit_agents.study.room import Room
-from lit_agents.study.runs import Done, Resolved, RunFailed, Runs
-from lit_agents.study.search import Search
-from lit_agents.study.trials import TRIALS, write_trials
+from lit_agents.study.launcher import Done, Resolved, RunFailed, Runs
+from lit_agents.study.memory_room import Room
+from lit_agents.study.runner import Search
+from lit_agents.study.study_json import TRIALS, write_trials
 from lit_agents.tune import resolve, stopping
 
 ROOT = Path(__file__).parents[2]
@@ -144,7 +144,7 @@ class Found:
 def searched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: Any, trials: int
 ) -> tuple[optuna.Study, dict[str, Any]]:
-    monkeypatch.setattr("lit_agents.study.search.Record.of", lambda folder, _: Found(folder))
+    monkeypatch.setattr("lit_agents.study.runner.Record.of", lambda folder, _: Found(folder))
     places = Settings({"elsewhere": {place: {"split": "validation"} for place in ("home", "away")}})
     (tmp_path / "base.yaml").write_text("name: base\n")
     factors = {"split": Factor(flag="a", values=[0.0, 0.25, 0.5])}

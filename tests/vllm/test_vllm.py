@@ -15,17 +15,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from lit_agents.algorithm.token_tree import token_tree
 from lit_agents.audit import audit
 from lit_agents.errors import BadInput
 from lit_agents.export import write_model
 from lit_agents.fit import fit
 from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
 from lit_agents.policy.engine.base import Request, Sampled
-from lit_agents.policy.engine.transformers import TransformersEngine
+from lit_agents.policy.engine.hf import TransformersEngine
 from lit_agents.policy.engine.vllm import VLLMEngine
+from lit_agents.policy.hub import PACKAGED
 from lit_agents.policy.sampling import Sampling, log_distribution, stream
-from lit_agents.policy.weights import PACKAGED
-from lit_agents.rollout.trie import token_tree
 from lit_agents.types import Episode, StopReason, Task, TokenTree, Turn
 from tests.policy.asking import answers
 

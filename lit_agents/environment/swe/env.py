@@ -12,29 +12,29 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from lit_agents.environment.base import Start, TextEnvironment, Transition
-from lit_agents.environment.swe.catalogue import SPLITS, generated_tasks, row_tasks
-from lit_agents.environment.swe.commands import GRAMMAR, SUBMIT, TOOLS, observed, parsed, prelude
+from lit_agents.environment.swe.actions import GRAMMAR, SUBMIT, TOOLS, observed, parsed, prelude
+from lit_agents.environment.swe.dataset.checkout import IMAGE
+from lit_agents.environment.swe.dataset.held_out import HeldOut, in_words, is_held_out
+from lit_agents.environment.swe.dataset.recipes import recipes as read_recipes
+from lit_agents.environment.swe.dataset.rows import IMAGES, read_rows
+from lit_agents.environment.swe.dataset.validate import How
+from lit_agents.environment.swe.dataset.validated_rows import summary, verify_all
+from lit_agents.environment.swe.dataset.venv import PATIENCE, runtime
 from lit_agents.environment.swe.expert import next_action
-from lit_agents.environment.swe.factory import NEEDS, Factory
-from lit_agents.environment.swe.held_out import HeldOut, in_words, is_held_out
-from lit_agents.environment.swe.packages import Package
-from lit_agents.environment.swe.problem import Problem, Requirements
-from lit_agents.environment.swe.recipes import recipes as read_recipes
-from lit_agents.environment.swe.release import PACKAGES
-from lit_agents.environment.swe.repositories import IMAGE
-from lit_agents.environment.swe.rows import IMAGES, read_rows
-from lit_agents.environment.swe.runtimes import PATIENCE, runtime
-from lit_agents.environment.swe.sandbox.base import Sandbox
-from lit_agents.environment.swe.sandbox.choice import working
-from lit_agents.environment.swe.sandbox.terms import Runtime
+from lit_agents.environment.swe.file_tree import File, Tree, packed, unpacked
+from lit_agents.environment.swe.generate.default_packages import PACKAGES
+from lit_agents.environment.swe.generate.generator import NEEDS, Factory
+from lit_agents.environment.swe.generate.pypi import Package
+from lit_agents.environment.swe.generated_tests import KeptTests, TestWriter
+from lit_agents.environment.swe.splits import SPLITS, generated_tasks, row_tasks
 from lit_agents.environment.swe.submission import submitted
-from lit_agents.environment.swe.tree import File, Tree, packed, unpacked
-from lit_agents.environment.swe.verdicts import summary, verify_all
-from lit_agents.environment.swe.verify import How
-from lit_agents.environment.swe.written_tests import KeptTests, TestWriter
+from lit_agents.environment.swe.task import Problem, Requirements
 from lit_agents.errors import BadInput
-from lit_agents.paths import cache_folder
-from lit_agents.processes import makers
+from lit_agents.sandbox.base import Sandbox
+from lit_agents.sandbox.select import working
+from lit_agents.sandbox.types import Runtime
+from lit_agents.system.cache import cache_folder
+from lit_agents.system.processes import makers
 from lit_agents.types import Task
 
 PROMPT = """You repair a Python repository in the current folder. Reply with one command of bash. Besides bash there are:

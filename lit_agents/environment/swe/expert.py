@@ -8,11 +8,11 @@ import shlex
 from difflib import SequenceMatcher
 from pathlib import PurePosixPath
 
-from lit_agents.environment.swe.commands import SUBMIT
-from lit_agents.environment.swe.commands import parsed as parsed_action
-from lit_agents.environment.swe.syntax import parsed
+from lit_agents.environment.swe.actions import SUBMIT
+from lit_agents.environment.swe.actions import parsed as parsed_action
+from lit_agents.environment.swe.file_tree import Change, File, Tree
+from lit_agents.environment.swe.python_ast import parsed
 from lit_agents.environment.swe.tools.edit import lines_of
-from lit_agents.environment.swe.tree import Change, File, Tree
 
 MARK = "E"
 LONGEST = 80

@@ -8,14 +8,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from lit_agents.environment.swe.cheating import Trial
-from lit_agents.environment.swe.packages import is_test
-from lit_agents.environment.swe.problem import Problem
-from lit_agents.environment.swe.results import share
-from lit_agents.environment.swe.sandbox.base import Sandbox
-from lit_agents.environment.swe.sandbox.terms import SandboxError
-from lit_agents.environment.swe.syntax import parsed
-from lit_agents.environment.swe.tree import Change, Tree, changed
+from lit_agents.environment.swe.cheat_check import Trial
+from lit_agents.environment.swe.file_tree import Change, Tree, changed
+from lit_agents.environment.swe.generate.pypi import is_test
+from lit_agents.environment.swe.pytest_runner import share
+from lit_agents.environment.swe.python_ast import parsed
+from lit_agents.environment.swe.task import Problem
+from lit_agents.sandbox.base import Sandbox
+from lit_agents.sandbox.types import SandboxError
 
 CONFIGURES = re.compile(
     r"(^|/)(conftest\.py|\.?pytest\.(ini|toml)|tox\.ini|setup\.cfg|pyproject\.toml|(site|user)customize\.py|[^/]*\.pth)$"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import tarfile
 
 from lit_agents.environment.base import Transition
+from lit_agents.environment.swe.file_tree import Tree, changes, unpacked
+from lit_agents.environment.swe.generated_tests import TestWriter, judged_by
 from lit_agents.environment.swe.grading import does_something, graded, judged
-from lit_agents.environment.swe.problem import Problem
-from lit_agents.environment.swe.sandbox.base import Sandbox
-from lit_agents.environment.swe.sandbox.terms import Unreadable
-from lit_agents.environment.swe.tree import Tree, changes, unpacked
-from lit_agents.environment.swe.written_tests import TestWriter, judged_by
+from lit_agents.environment.swe.task import Problem
+from lit_agents.sandbox.base import Sandbox
+from lit_agents.sandbox.types import Unreadable
 
 
 def submitted(problem: Problem, before: Tree, sandbox: Sandbox, writer: TestWriter | None) -> Transition:

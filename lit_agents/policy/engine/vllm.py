@@ -23,9 +23,9 @@ from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import CausalLMPolicy, Weights
 from lit_agents.policy.engine.base import Engine, EngineCost, Request, Sampled
 from lit_agents.policy.engine.vllm_weights import send_weights
-from lit_agents.policy.folded import folded
+from lit_agents.policy.merge_lora import folded
 from lit_agents.policy.sampling import Sampling
-from lit_agents.policy.tree_trial import kv_heads
+from lit_agents.policy.tree_check import kv_heads
 
 BLOCK = 32  # tokens; what is cached is cached in blocks, and the CPU kernels want multiples of 32
 FLOOR = 0.01  # vLLM raises lower temperatures to this one

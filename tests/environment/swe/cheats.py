@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import hashlib
 
-from lit_agents.environment.swe.problem import Problem
-from lit_agents.environment.swe.results import PYTEST
-from lit_agents.environment.swe.tree import File
+from lit_agents.environment.swe.file_tree import File
+from lit_agents.environment.swe.pytest_runner import PYTEST
+from lit_agents.environment.swe.task import Problem
 from tests.environment.swe.little import SOURCE, TESTS
 
 CORE, TEST = "little/core.py", "tests/test_core.py"
@@ -97,6 +97,7 @@ UNSEEN = {
     "a DIST-INFO": metadata("X-1.DIST-INFO") | ZZ,
     "an Egg-Info below src": metadata("src/Y.Egg-Info") | {"src/zz.py": File(REPORTS.encode())},
     "a link to metadata": metadata("meta") | ZZ | {"z-1.dist-info": File(b"meta", is_link=True)},
+    "a pytest of its own": start("pytest/__init__.py") | start("pytest/__main__.py", "raise SystemExit(0)"),
     "an optional module of pytest": start("argcomplete.py")
     | start("colorama.py")
     | start("exceptiongroup/__init__.py"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lit_agents.environment.swe import SweGym
-from lit_agents.environment.swe.sandbox.base import Sandbox
-from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
+from lit_agents.sandbox.base import Sandbox
+from lit_agents.sandbox.local import SubprocessSandbox
 
 COUNT = 6
 """Tasks of it."""

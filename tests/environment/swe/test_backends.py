@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from lit_agents.environment.pool import EnvPool, Failure
+from lit_agents.environment.pool.pool import EnvPool, Failure
 from lit_agents.environment.swe import SweGym
-from lit_agents.environment.swe.sandbox.base import Sandbox
-from lit_agents.environment.swe.sandbox.bubblewrap import BubblewrapSandbox
-from lit_agents.environment.swe.sandbox.engine import DockerSandbox
-from lit_agents.environment.swe.sandbox.terms import Runtime, SandboxError
-from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
+from lit_agents.sandbox.base import Sandbox
+from lit_agents.sandbox.bubblewrap import BubblewrapSandbox
+from lit_agents.sandbox.docker import DockerSandbox
+from lit_agents.sandbox.local import SubprocessSandbox
+from lit_agents.sandbox.types import Runtime, SandboxError
 from lit_agents.types import Task
-from tests.environment.swe.engines import Engine
 from tests.environment.swe.little import world
-from tests.environment.swe.traces import MARK, left, traces
+from tests.sandbox.engines import Engine
+from tests.sandbox.traces import MARK, left, traces
 
 SIDE_BY_SIDE = 8
 EPISODES = 200
@@ -86,7 +86,7 @@ def test_two_hundred_episodes_leave_nothing(swe: SweGym, tasks: list[Task], url:
 
 RUN = """
 import pickle, sys
-from lit_agents.environment.pool import EnvPool
+from lit_agents.environment.pool.pool import EnvPool
 if __name__ == "__main__":
     swe, task, command = pickle.loads(bytes.fromhex(sys.argv[1]))
     with EnvPool(swe, 2) as pool:
@@ -132,7 +132,7 @@ def test_an_engine_that_is_killed_breaks_the_episode_and_keeps_nothing_when_it_i
 
 
 def test_what_an_engine_that_is_gone_has_kept_is_removed_by_the_next_to_use_it(own: Engine):
-    code = "import sys, pickle\nfrom lit_agents.environment.swe.sandbox.base import Runtime\n"
+    code = "import sys, pickle\nfrom lit_agents.sandbox.base import Runtime\n"
     code += "pickle.loads(bytes.fromhex(sys.argv[1])).open(Runtime())\nprint('ready', flush=True)\ninput()"
     sandbox, before = DockerSandbox(url=own.url), traces(own.url)
     command = [sys.executable, "-c", code, pickle.dumps(sandbox).hex()]

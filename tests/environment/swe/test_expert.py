@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lit_agents.environment.swe.commands import parsed, prelude
+from lit_agents.environment.swe.actions import parsed, prelude
 from lit_agents.environment.swe.expert import next_action
+from lit_agents.environment.swe.file_tree import File, read_folder, write_folder
 from lit_agents.environment.swe.tools.edit import parses
-from lit_agents.environment.swe.tree import File, read_folder, write_folder
 
 BEFORE = "def f(a):\n    return g(\n        (\n            a,\n        )\n    )\n\n\ndef h():\n    return 1\n"
 AFTER = "def f(a, b):\n    parts = (\n        a,\n        b,\n    )\n    return g(parts)\n\n\ndef h():\n    return 2\n"

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from lit_agents.environment.swe import written_tests
+from lit_agents.environment.swe import generated_tests as written_tests
+from lit_agents.environment.swe.dataset.venv import runtime
+from lit_agents.environment.swe.file_tree import File, unpacked
 from lit_agents.environment.swe.grading import Grade, does_something, judged
-from lit_agents.environment.swe.problem import Problem
-from lit_agents.environment.swe.runtimes import runtime
-from lit_agents.environment.swe.sandbox.janitor import remove
-from lit_agents.environment.swe.sandbox.terms import Ended, Runtime, SandboxError, Unreadable
-from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
-from lit_agents.environment.swe.tree import File, unpacked
+from lit_agents.environment.swe.task import Problem
+from lit_agents.sandbox.cleanup import remove
+from lit_agents.sandbox.local import SubprocessSandbox
+from lit_agents.sandbox.types import Ended, Runtime, SandboxError, Unreadable
 from lit_agents.types import Task
 
 GOOD, NOTHING = Grade(1.0, 1.0, 1.0, True, True), Grade(0.0, 0.0, 0.0, False, False)

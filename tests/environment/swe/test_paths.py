@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from lit_agents.environment.swe.commands import TOOLS, prelude
-from lit_agents.environment.swe.sandbox.base import Sandbox
-from lit_agents.environment.swe.sandbox.terms import Runtime
-from lit_agents.environment.swe.tree import File, packed
-from lit_agents.whole_files import json_lines, name_of_file
-from tests.environment.swe.conftest import PYTHON
+from lit_agents.environment.swe.actions import TOOLS, prelude
+from lit_agents.environment.swe.file_tree import File, packed
+from lit_agents.sandbox.base import Sandbox
+from lit_agents.sandbox.types import Runtime
+from lit_agents.system.files import json_lines, name_of_file
+from tests.sandbox.fixtures import PYTHON
 
 
 @pytest.mark.parametrize("name", ["a checkout", 'it\'s "$HOME"\n;`x`'], ids=["space", "everything"])

@@ -10,22 +10,22 @@ from pathlib import Path
 import pytest
 
 from lit_agents.environment.checker import check_env
-from lit_agents.environment.pool import EnvPool, Failure
+from lit_agents.environment.pool.pool import EnvPool, Failure
 from lit_agents.environment.swe import SweGym
-from lit_agents.environment.swe.commands import observed, parsed
-from lit_agents.environment.swe.factory import COMMAND, NEEDS
-from lit_agents.environment.swe.problem import Problem
-from lit_agents.environment.swe.results import Ran, run_tests, steady
-from lit_agents.environment.swe.runtimes import runtime
-from lit_agents.environment.swe.sandbox.engine import DockerSandbox
-from lit_agents.environment.swe.sandbox.terms import Allowance, Completed, SandboxError
-from lit_agents.environment.swe.sandbox.trusted import SubprocessSandbox
-from lit_agents.environment.swe.tree import File
-from lit_agents.environment.swe.written_tests import RecordedCalls
+from lit_agents.environment.swe.actions import observed, parsed
+from lit_agents.environment.swe.dataset.venv import runtime
+from lit_agents.environment.swe.file_tree import File
+from lit_agents.environment.swe.generate.generator import COMMAND, NEEDS
+from lit_agents.environment.swe.generated_tests import RecordedCalls
+from lit_agents.environment.swe.pytest_runner import Ran, run_tests, steady
+from lit_agents.environment.swe.task import Problem
 from lit_agents.errors import BadInput
+from lit_agents.sandbox.docker import DockerSandbox
+from lit_agents.sandbox.local import SubprocessSandbox
+from lit_agents.sandbox.types import Allowance, Completed, SandboxError
 from lit_agents.types import Task
 from tests.environment.swe.little import COUNT, world
-from tests.environment.swe.traces import left, traces
+from tests.sandbox.traces import left, traces
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_tests_cannot_be_had_for_less(swe: SweGym, tasks: list[Task], cheat: str
 
 def test_a_work_folder_that_cannot_be_copied_is_a_lost_episode(swe: SweGym, tasks: list[Task], monkeypatch):
     swe.reset(tasks[0])
-    monkeypatch.setattr("lit_agents.environment.swe.sandbox.base.ARCHIVE_CAP", 1000)
+    monkeypatch.setattr("lit_agents.sandbox.base.ARCHIVE_CAP", 1000)
     last = swe.step("submit")
     assert last.lost and not last.won and last.signals["passed"] == 0.0 and not last.signals["changed"]
 

@@ -1,0 +1,1 @@
+from lit_agents.environment.alfworld.env import AlfWorld as AlfWorld

@@ -1,0 +1,1 @@
+from lit_agents.environment.textworld.env import TextWorld as TextWorld
