@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from lit_agents.algorithm.sft import SFT
-from lit_agents.fit import FitCLI
 from lit_agents.policy.causal_lm import CausalLMPolicy
+from lit_agents.run.cli import FitCLI
 from lit_agents.system.cache import cache_folder
 
 CONFIG = Path(__file__).parents[1] / "conf" / "textworld" / "quickstart.yaml"

@@ -21,8 +21,7 @@ from lit_agents.algorithm.grpo import GRPO
 from lit_agents.environment.textworld.env import TextWorld
 from lit_agents.policy.engine.hf import TransformersEngine
 from lit_agents.rollout.datamodule import RolloutDataModule
-from lit_agents.rollout.limits import Limits
-from lit_agents.rollout.schedule import Schedule
+from lit_agents.rollout.schedule import Limits, Schedule
 from lit_agents.types import Minibatch
 
 

@@ -38,14 +38,14 @@ from torch.nn.utils.rnn import pad_sequence
 from lit_agents.algorithm.token_tree import token_tree
 from lit_agents.environment.pool.pool import EnvPool, Failure
 from lit_agents.errors import BadInput
-from lit_agents.fit import FitCLI
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.chat import ChatFormat
 from lit_agents.rollout.agents import Choice, Player, Situation
 from lit_agents.rollout.collector import Job
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.task_sampler import TaskSampler
-from lit_agents.run.cli import run_command
+from lit_agents.run.cli import FitCLI
+from lit_agents.system.command import run_command
 from lit_agents.types import Episode, Task
 
 MICRO_BATCH_TOKENS = 4096  # unique tokens of one backward pass of our optimizer step; about as many as TRL's has

@@ -21,8 +21,8 @@ from lit_agents.policy.engine.base import Engine
 from lit_agents.policy.sampling import Sampling
 from lit_agents.rollout.agents import PolicyPlayer
 from lit_agents.rollout.collector import Job
-from lit_agents.rollout.limits import Limits
 from lit_agents.rollout.runner import Stage
+from lit_agents.rollout.schedule import Limits
 from lit_agents.types import Episode
 
 

@@ -26,8 +26,8 @@ from lit_agents.policy.engine.hf import TransformersEngine
 from lit_agents.policy.sampling import Sampling
 from lit_agents.rollout.agents import PolicyPlayer
 from lit_agents.rollout.collector import Job
-from lit_agents.rollout.limits import Limits, Window
 from lit_agents.rollout.runner import Stage
+from lit_agents.rollout.schedule import Limits, Window
 from lit_agents.types import Episode
 
 SIDES = {"whole": None, "20/8": Window(20, 8), "10/8": Window(10, 8)}

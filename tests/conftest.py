@@ -7,12 +7,8 @@ import pytest
 
 TOGETHER = (
     *("algorithm", "evaluation", "policy", "report", "reward", "rollout", "test_structure.py"),
-    *("callbacks/test_early_warning.py", "study/test_design.py"),
-    *(
-        f"environment/test_{name}.py"
-        for name in ("alfworld", "alfworld_files", "alfworld_official", "checker", "splits")
-    ),
-    *(f"environment/test_{name}.py" for name in ("tasks_command", "textworld", "textworld_games", "textworld_own")),
+    *("environment/alfworld", "environment/textworld", "run/callbacks/test_health.py", "study/test_config.py"),
+    *(f"environment/test_{name}.py" for name in ("checker", "split_overlap", "tasks")),
     *(
         f"integration/test_{name}.py"
         for name in ("audit", "budget", "cli", "command_line", "configs", "contracts", "errors")

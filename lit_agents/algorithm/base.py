@@ -19,15 +19,12 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_agents.algorithm import losses
-from lit_agents.algorithm.checkpoint import refuse_other
-from lit_agents.algorithm.complete import refuse_incomplete
+from lit_agents.algorithm.checkpoint import refuse_incomplete, refuse_other
 from lit_agents.algorithm.experience import Assessment, Experience
 from lit_agents.algorithm.kl import KL
 from lit_agents.algorithm.lr_schedule import share_of_learning_rate
-from lit_agents.algorithm.metrics import Tally
-from lit_agents.algorithm.micro_batches import total_loss
-from lit_agents.algorithm.sampler_gap import compare
-from lit_agents.algorithm.whole_steps import refuse_accumulation
+from lit_agents.algorithm.metrics import Tally, compare
+from lit_agents.algorithm.micro_batches import refuse_accumulation, total_loss
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import ActionScores, CausalLMPolicy, Weights
 from lit_agents.policy.non_finite import gradients_are_finite, refuse_non_finite

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from lit_agents.errors import BadInput
 from lit_agents.system.files import written_beside
@@ -61,4 +63,29 @@ def refuse_other(checkpoint: dict[str, Any], identity: dict[str, Any], flag: str
     for key, mine in identity.items():
         if kept["identity"].get(key) != mine:
             reason = f"it was written with {key} {kept['identity'].get(key)}, this configuration has {mine}."
+            raise BadInput(flag, reason, "Use the config.yaml of the run the checkpoint belongs to.")
+
+
+def refuse_incomplete(checkpoint: dict[str, Any], trained: Mapping[str, Tensor], flag: str = "--ckpt_path") -> None:
+    """Refuse a checkpoint that does not hold exactly the weights that are trained: what is loaded leaves out what is not there.
+
+    Args:
+        checkpoint: see `read_checkpoint`.
+        trained: by their names in the checkpoint. What the checkpoint has of other parts than these is none of their business.
+        flag: that named it.
+
+    Raises:
+        BadInput: some are missing, of another shape, or the checkpoint has more of the same part.
+    """
+    there = checkpoint["state_dict"]
+    parts = {name.partition(".")[0] for name in trained}
+    problems = {
+        "does not hold": [name for name in trained if name not in there],
+        "has another shape of": [name for name, p in trained.items() if name in there and there[name].shape != p.shape],
+        "holds what is not trained here:": [n for n in there if n.partition(".")[0] in parts and n not in trained],
+    }
+    for what, names in problems.items():
+        if names:
+            more = f" and {len(names) - 1} more" if names[1:] else ""
+            reason = f"{what} {names[0]}{more}, of {len(trained)} weights that are trained."
             raise BadInput(flag, reason, "Use the config.yaml of the run the checkpoint belongs to.")

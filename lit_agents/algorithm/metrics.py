@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from lit_agents.algorithm import losses
+from lit_agents.types import TokenBatch
+
 
 class Tally:
     """Begun anew in every iteration."""
@@ -43,3 +46,24 @@ class Tally:
         means = {name: total / max(1, steps) for name, total in self._per_step.items()}
         per_token = {name: total / weight for name, (total, weight) in self._per_token.items()}
         return means | per_token | self._largest | {"computed_tokens": float(self.computed_tokens)}
+
+
+def compare(logprobs_BA: Tensor, batch: TokenBatch, cap: float | None, sampled_with: bool, tally: Tally) -> None:
+    """Note the difference of log-probabilities computed here to those noted at sampling time.
+
+    Args:
+        logprobs_BA: as the trainer computes them now.
+        batch: with the sampler's, and with a cap the trainer's own before the first update.
+        cap: `importance_cap`.
+        sampled_with: the weights are those it was sampled with; later ones differ for another reason than the sampler.
+        tally: where the numbers go.
+    """
+    old_BA = batch.old_logprobs_BA
+    columns = {"logprob_gap": (logprobs_BA - old_BA).abs(), "update_kl": losses.kl_k3(old_BA, logprobs_BA)}
+    own_BA = logprobs_BA if cap is None else batch.own_logprobs_BA
+    if cap is not None or sampled_with:
+        columns |= {"sampler_gap": (own_BA - old_BA).abs(), "sampler_kl": losses.kl_k3(old_BA, own_BA)}
+        ratio_BA = (own_BA - old_BA).exp()
+        tally.add_largest("sampler_ratio_max", ratio_BA[batch.tree.mask_BA].max())
+        columns |= {} if cap is None else {"sampler_truncated": ratio_BA > cap}
+    tally.add_per_token(columns, batch.weights_BA)

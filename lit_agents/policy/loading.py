@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +16,9 @@ from lit_agents.errors import BadInput
 from lit_agents.policy.attention import ATTENTION, register
 from lit_agents.policy.non_finite import refuse_non_finite
 from lit_agents.policy.tree_check import why_no_trees
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _SLOW = "so every conversation is computed in full for each new token, many times slower"
 
@@ -151,3 +157,20 @@ def shapes_of(folder: Path, name: str, dtype: torch.dtype) -> Any:
     with torch.device("meta"):
         config = config_of(folder, name)
         return models.from_config(config, dtype=dtype, attn_implementation=ATTENTION, trust_remote_code=False)
+
+
+def save_model(model: PreTrainedModel, folder: Path) -> None:
+    """``save_pretrained``, for whoever may read the other files too.
+
+    Raises:
+        OSError: as for any other file that cannot be written.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as error:  # a full disk, for one
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error), str(folder)) from error
+    for file in folder.glob("*.safetensors"):  # which safetensors makes for its owner alone
+        shutil.copymode(folder / "config.json", file)

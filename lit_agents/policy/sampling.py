@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,12 +54,6 @@ class Sampling:
             raise BadInput(
                 f"{flag}.top_p / top_k", reason, "Set top_p to 1 and top_k to 0; truncate in evaluation only."
             )
-
-
-def stream(*key: object) -> np.random.Generator:
-    """Random numbers that depend on the key alone, not on when or beside what they are drawn."""
-    digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()
-    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], dtype=np.uint64)))
 
 
 def log_distribution(logits_BV: Tensor, sampling: Sampling) -> Tensor:

@@ -19,8 +19,8 @@ from rich.table import Table as Shown
 from lit_agents.report.html import PAGE, REPORT, Part, write
 from lit_agents.report.load import read
 from lit_agents.report.tables import Cell, Estimate, Table
-from lit_agents.run.cli import run_command
 from lit_agents.study.study_json import TRIALS
+from lit_agents.system.command import run_command
 
 REPORTS = Path("reports")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from lit_agents.evaluation.stats.bootstrap import success
 from lit_agents.report.load import Material, Setting
-from lit_agents.report.pareto import front
+from lit_agents.report.tables import front
 from lit_agents.run.record import Record
 from lit_agents.system.yaml_text import read_yaml
 

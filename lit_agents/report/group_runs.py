@@ -13,7 +13,7 @@ import yaml
 
 from lit_agents.errors import BadInput
 from lit_agents.run.record import Record
-from lit_agents.study.config_merge import leaves
+from lit_agents.system.nested import leaves
 from lit_agents.system.yaml_text import read_yaml
 
 LONGEST = 100

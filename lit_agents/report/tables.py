@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Any
@@ -12,7 +12,6 @@ from lit_agents.evaluation.stats.bootstrap import difference, success
 from lit_agents.evaluation.stats.paired import holm, sign_flip
 from lit_agents.evaluation.stats.pass_at_k import Tally
 from lit_agents.report.load import Material
-from lit_agents.report.pareto import front
 from lit_agents.run.folder import STAGES
 from lit_agents.run.record import START
 
@@ -216,3 +215,13 @@ def paper(material: Material) -> Iterator[Table]:
     columns = [name for place in material.objectives for name in (f"paper: {place}", f"here: {place}")]
     note = f"{material.paper.source}. Other set-up: {'; '.join(material.paper.differences)}."
     yield Table("paper", "The paper's numbers beside these", note, ("setting", *columns), tuple(rows))
+
+
+def front(points: Sequence[Sequence[float]]) -> list[int]:
+    """Numbers of the points that no other one is at least as large as in everything, and larger in something; smallest first."""
+    kept = [i for i, point in enumerate(points) if not any(_beats(other, point) for other in points)]
+    return sorted(kept, key=lambda i: tuple(points[i]))
+
+
+def _beats(other: Sequence[float], point: Sequence[float]) -> bool:
+    return tuple(other) != tuple(point) and all(a >= b for a, b in zip(other, point, strict=True))

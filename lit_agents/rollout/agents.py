@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from lit_agents.environment.pool.pool import EnvPool, Failure
 from lit_agents.policy.chat import ChatFormat
 from lit_agents.policy.engine.base import Engine, Request
-from lit_agents.policy.sampling import Sampling, stream
+from lit_agents.policy.sampling import Sampling
+from lit_agents.rng import stream
 from lit_agents.system.hashing import digest
 from lit_agents.types import Episode
 

@@ -11,7 +11,7 @@ from lit_agents.environment.pool.pool import EnvPool, Failure
 from lit_agents.errors import BadInput
 from lit_agents.policy.chat import ChatFormat
 from lit_agents.rollout.agents import NOBODY, Choice, Player, Situation
-from lit_agents.rollout.limits import Limits
+from lit_agents.rollout.schedule import Limits
 from lit_agents.types import Episode, Signal, StopReason, Task, Turn, in_sight, tokens_of
 
 

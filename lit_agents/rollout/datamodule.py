@@ -17,7 +17,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from lit_agents.algorithm.base import AgentModule
 from lit_agents.algorithm.batch import batches
-from lit_agents.algorithm.whole_steps import refuse_accumulation, refuse_skipped
+from lit_agents.algorithm.credit import credited
+from lit_agents.algorithm.experience import Iteration
+from lit_agents.algorithm.micro_batches import refuse_accumulation, refuse_skipped
 from lit_agents.environment.base import TextEnvironment
 from lit_agents.environment.split_overlap import COMPARED, TaskSet, exactly, others, refuse_overlaps
 from lit_agents.errors import BadInput
@@ -32,12 +34,11 @@ from lit_agents.reward.outcome import Outcome
 from lit_agents.rollout.agents import ExpertPlayer, Player, PolicyPlayer
 from lit_agents.rollout.budget import Budget, Plan
 from lit_agents.rollout.eval_set import Elsewhere
-from lit_agents.rollout.group_collector import Iteration, Recruiter, credited
+from lit_agents.rollout.group_collector import Recruiter
 from lit_agents.rollout.held_out import Seen, refuse_seen, seen_in, together
 from lit_agents.rollout.ledger import Ledger
-from lit_agents.rollout.limits import Limits
 from lit_agents.rollout.runner import Stage
-from lit_agents.rollout.schedule import Schedule
+from lit_agents.rollout.schedule import Limits, Schedule
 from lit_agents.rollout.task_sampler import TaskSampler
 from lit_agents.types import Episode, Minibatch, Task, TurnRewards
 

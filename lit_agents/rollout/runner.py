@@ -14,7 +14,7 @@ from lit_agents.policy.engine.base import Engine
 from lit_agents.policy.sampling import Sampling
 from lit_agents.rollout.agents import Player, has_no_player
 from lit_agents.rollout.collector import Collector, Job
-from lit_agents.rollout.limits import Limits
+from lit_agents.rollout.schedule import Limits
 from lit_agents.types import Episode, Task
 
 Progress = Callable[[str, int, int], None]

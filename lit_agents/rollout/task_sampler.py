@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lit_agents.policy.sampling import stream
+from lit_agents.rng import stream
 from lit_agents.types import Task
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 import copy
-import errno
-import logging
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -22,22 +19,22 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, Optimiz
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from lit_agents.algorithm.base import AgentModule
-from lit_agents.algorithm.checkpoint import AtomicCheckpoints
-from lit_agents.algorithm.whole_steps import refuse_accumulation, refuse_skipped
+from lit_agents.algorithm.checkpoint import AtomicCheckpoints, read_checkpoint, refuse_other
+from lit_agents.algorithm.micro_batches import refuse_accumulation, refuse_skipped
+from lit_agents.algorithm.sft import SFT
+from lit_agents.distributed import is_first
 from lit_agents.errors import BadInput, printable, refuse_seed
 from lit_agents.rollout.budget import Budget
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.eval_set import Elsewhere
 from lit_agents.run.callbacks.health import Watch
 from lit_agents.run.cli_errors import refusal, wrapped
-from lit_agents.run.folder import is_first
 from lit_agents.run.overrides import files_first
-from lit_agents.run.scheduler import Stopped, without_requeue
+from lit_agents.run.scheduler import without_requeue
 from lit_agents.run.trainer_checks import refuse_callbacks, refuse_settings
+from lit_agents.system.command import quiet
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as in a shell."""
 
 
 @dataclass(frozen=True)
@@ -210,52 +207,38 @@ def _listed(value: Any) -> list[Any]:
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No word from the libraries below, unless it is an error: the terminal belongs to the run."""
-    from transformers.utils import logging as transformers_logging
+def checkpoint_of(cli: AgentCLI, flag: str) -> dict[str, Any] | None:
+    """The content of the checkpoint a flag names, of either stage of such a run; read before any model is loaded.
 
-    bars: Any = transformers_logging
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels, bar = [logger.level for logger in loggers], bars.is_progress_bar_enabled()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    bars.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            for package in ("lightning", "torch", "jsonargparse"):
-                warnings.filterwarnings("ignore", module=rf"{package}(\.|$)")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if bar:
-            bars.enable_progress_bar()
-
-
-def out_of_space(error: OSError) -> bool:
-    """Whether the disk or the quota is full."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    Raises:
+        BadInput: there is none, it cannot be read, or it was written by another algorithm or for another model.
+    """
+    named = cli.value(flag)
+    if named is None:
+        return None
+    path = Path(named)
+    if not path.is_file():
+        raise BadInput(f"--{flag} {named}", "there is no such file.", "Name a .ckpt file of a run folder.")
+    content = read_checkpoint(path, f"--{flag}")
+    written = content.get("lit_agents", {}).get("identity", {}).get("algorithm")
+    of_stage = SFT(cli.model.policy) if cli.value("sft") and written == SFT.__qualname__ else cli.model
+    identity = of_stage.identity()
+    del identity["kl"]  # how it was trained, not what it is
+    if flag != "ckpt_path":
+        del identity["algorithm"]  # a comparison may be of two algorithms, and one may begin where another ended
+    refuse_other(content, identity, f"--{flag}")
+    return content
 
 
-def run_command(command: Callable[[], object]) -> int:
-    """Run a command; what is wrong with its input is one paragraph, and 2 its exit code."""
-    try:
-        with quiet():
-            command()
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except MisconfigurationException as error:
-        print(f"error: trainer: {printable(str(error))} Change this setting of the trainer.", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if not out_of_space(error):
-            raise
-        print(f"error: {error.filename or 'disk'}: no space is left. Free some, then go on.", file=sys.stderr)
-        return 2
-    except Stopped as stopped:
-        return stopped.code
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    return 0
+class FitCLI(AgentCLI):
+    """What `AgentCLI` parses, and where the run is kept."""
+
+    command = "fit"
+    checkpoint_help = "go on from a last.ckpt of a run folder; `last`: from the newest of --run, or of the newest run"
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """See `AgentCLI`."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--run", type=str | None, default=None, help="run folder instead of runs/<name>-<number>")
+        allow = "go on under other conditions than the run began under, and mark what follows"
+        parser.add_argument("--allow_different", type=bool, default=False, help=allow)

@@ -14,8 +14,8 @@ from typing import IO, Any
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from lit_agents.distributed import is_first
 from lit_agents.errors import BadInput
 from lit_agents.evaluation.episode_store import StoredEpisode
 from lit_agents.run.lock import LOCK, in_use, locked
@@ -28,11 +28,6 @@ STAGES = ("base", "sft", "rl")
 """Of a run, in the order they come: the policy it begins with, and what it has become after each."""
 SHARED = "LIT_AGENTS_RUN"
 """Environment variable by which the first process of a run tells the processes it starts which folder is theirs."""
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes; the others of a run only train."""
-    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
 
 
 def run_of(checkpoint: Path) -> Path | None:

@@ -14,23 +14,22 @@ import lit_agents
 from lit_agents.algorithm.base import AgentModule
 from lit_agents.algorithm.checkpoint import read_checkpoint, refuse_other
 from lit_agents.algorithm.sft import SFT
+from lit_agents.distributed import is_first
 from lit_agents.errors import BadInput, printable
-from lit_agents.evaluate import conditions_of, measure, policy_player
+from lit_agents.evaluation.evaluate import conditions_of, measure, policy_player
 from lit_agents.evaluation.failures import GO_ON, refuse_broken
 from lit_agents.evaluation.parent_results import measured, results_of
 from lit_agents.evaluation.result import Result
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.eval_set import Elsewhere
-from lit_agents.run.callbacks.checkpoints import MovableCheckpoint
+from lit_agents.run.callbacks.checkpoints import KeptWeights, LastValidated, MovableCheckpoint
 from lit_agents.run.callbacks.health import EarlyWarning
-from lit_agents.run.callbacks.kept_weights import KeptWeights
-from lit_agents.run.callbacks.last_validated import LastValidated
 from lit_agents.run.callbacks.memory import MemoryPreflight
 from lit_agents.run.callbacks.progress import Bar, TerminalProgress
 from lit_agents.run.callbacks.recorder import EpisodeRecorder, mark_in
 from lit_agents.run.callbacks.token_log import TrainedTokens
 from lit_agents.run.cli import AgentCLI, SupervisedStage
-from lit_agents.run.folder import STAGES, Mark, RunFolder, is_first
+from lit_agents.run.folder import STAGES, Mark, RunFolder
 from lit_agents.run.plan import RunPlan
 from lit_agents.run.resuming import Change, Differences, condition_differences, config_differences, refuse_different
 

@@ -12,7 +12,7 @@ import yaml
 from lit_agents.errors import BadInput
 from lit_agents.evaluation.result import Conditions
 from lit_agents.run.folder import Mark
-from lit_agents.study.config_merge import leaves
+from lit_agents.system.nested import leaves
 
 FREE = (
     # how long it runs, what is shown and kept

@@ -19,23 +19,13 @@ from typing import Any
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
-from lit_agents.errors import BadInput, printable
-from lit_agents.run.folder import is_first
+from lit_agents.distributed import is_first
+from lit_agents.errors import BadInput, Stopped, printable
 
-TERMINATED = 143
-"""Exit code after SIGTERM, as in a shell."""
 NOT_REQUEUED = 138
 """Exit code after SIGUSR1 if SLURM did not take the job back, as in a shell."""
 PATIENCE = 60
 """Seconds that ``scontrol`` may take."""
-
-
-class Stopped(KeyboardInterrupt):
-    """SIGTERM, or SIGUSR1 under SLURM; whoever cleans up after Ctrl-C cleans up after this too."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.requeues, self.code = number == signal.SIGUSR1, TERMINATED
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from lit_agents.system.nested import leaves
 
 Overlay = Mapping[str, Any]
 
@@ -49,15 +51,6 @@ def merged(below: Overlay, above: Overlay) -> dict[str, Any]:
 
 def _other_class(below: Overlay, above: Overlay) -> bool:
     return "class_path" in above and above["class_path"] != below.get("class_path", above["class_path"])
-
-
-def leaves(overlay: Overlay, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting with its flag; lists and empty mappings are settings of their own."""
-    for name, value in overlay.items():
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", value
 
 
 def found(config: Overlay, flag: str) -> Any:

@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lit_agents.algorithm.base import AgentModule
 from lit_agents.algorithm.batch import batches
+from lit_agents.algorithm.credit import credited
+from lit_agents.algorithm.experience import Iteration
 from lit_agents.algorithm.grpo import GRPO
 from lit_agents.algorithm.ppo import PPO
 from lit_agents.algorithm.reinforce_pp import ReinforcePP
@@ -21,7 +23,6 @@ from lit_agents.algorithm.rloo import RLOO
 from lit_agents.algorithm.sft import SFT
 from lit_agents.algorithm.token_tree import token_tree
 from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
-from lit_agents.rollout.group_collector import Iteration, credited
 from lit_agents.types import Episode, EpisodeGroup, Minibatch, TurnRewards
 from tests.algorithm.trainers import trainer
 from tests.rollout.handmade import forest

@@ -12,6 +12,8 @@ from lightning import Callback
 from torch import Tensor
 
 from lit_agents.algorithm.batch import batches
+from lit_agents.algorithm.credit import credited
+from lit_agents.algorithm.experience import Iteration
 from lit_agents.algorithm.grpo import GRPO
 from lit_agents.algorithm.kl import KL
 from lit_agents.algorithm.ppo import PPO
@@ -20,7 +22,6 @@ from lit_agents.algorithm.sft import SFT
 from lit_agents.algorithm.token_tree import token_tree
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import CausalLMPolicy
-from lit_agents.rollout.group_collector import Iteration, credited
 from lit_agents.types import EpisodeGroup, StopReason, TurnRewards
 from tests.algorithm.hand_fed import KINDS, LARGE, collected, cut, made, played_by, train
 from tests.algorithm.trainers import QUIET

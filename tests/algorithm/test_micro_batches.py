@@ -19,9 +19,8 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from lit_agents.algorithm.base import AgentModule
 from lit_agents.algorithm.batch import packed
 from lit_agents.algorithm.grpo import GRPO
-from lit_agents.algorithm.micro_batches import total_loss
+from lit_agents.algorithm.micro_batches import refuse_skipped, total_loss
 from lit_agents.algorithm.token_tree import token_tree
-from lit_agents.algorithm.whole_steps import refuse_skipped
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
 from lit_agents.types import Episode, Minibatch, TokenTree

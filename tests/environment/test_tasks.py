@@ -8,10 +8,11 @@ from typing import ClassVar
 import pytest
 
 from lit_agents.environment.swe import SweGym
+from lit_agents.environment.task_sets import environment_class, wins
 from lit_agents.environment.textworld.env import TextWorld
 from lit_agents.environment.toy import CorridorWorld
 from lit_agents.errors import BadInput
-from lit_agents.tasks import environment_class, main, wins
+from lit_agents.tasks import main
 
 
 def test_a_module_or_a_class_path_names_an_environment() -> None:

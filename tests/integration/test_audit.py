@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from lit_agents.audit import audit, main
+from lit_agents.audit import main
 from lit_agents.environment.textworld.env import TextWorld
 from lit_agents.evaluation.episode_store import StoredEpisode, read_episodes
 from lit_agents.fit import fit
+from lit_agents.run.audit import audit
 from tests.integration.conftest import TOY
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -15,10 +15,10 @@ import yaml
 
 from lit_agents import evaluate as evaluate_command
 from lit_agents import fit as fit_command
-from lit_agents.audit import audit
 from lit_agents.evaluate import evaluate
 from lit_agents.evaluation.console import print_table
 from lit_agents.fit import fit
+from lit_agents.run.audit import audit
 from tests.integration.conftest import ONE_ITERATION
 from tests.tiny import tiny_model_folder
 

@@ -14,15 +14,14 @@ from lit_agents import audit, export, tasks, tune
 from lit_agents import fit as fit_command
 from lit_agents.algorithm.base import AgentModule
 from lit_agents.errors import BadInput
-from lit_agents.fit import FitCLI
 from lit_agents.report import __main__ as report_command
-from lit_agents.run.cli import ExactLightningParser
+from lit_agents.run.cli import ExactLightningParser, FitCLI
 from lit_agents.run.cli_errors import wrapped
 from lit_agents.run.overrides import files_first, laid_over
+from lit_agents.study.command_line import parsed, resolve
 from lit_agents.study.launcher import Runs
 from lit_agents.study.memory_room import Room
 from lit_agents.system.yaml_text import read_yaml, write_yaml
-from lit_agents.tune import parsed, resolve
 
 CONF = Path(__file__).parents[2] / "conf"
 SHIPPED = sorted([*CONF.glob("*/*.yaml"), *CONF.glob("*/paper/*.yaml")])

@@ -17,8 +17,9 @@ from lit_agents.algorithm.base import AgentModule
 from lit_agents.environment.alfworld.env import AlfWorld
 from lit_agents.environment.textworld.env import TextWorld
 from lit_agents.errors import BadInput
-from lit_agents.fit import FitCLI, fit, main
+from lit_agents.fit import fit, main
 from lit_agents.policy import causal_lm
+from lit_agents.run.cli import FitCLI
 from lit_agents.run.pipeline import Run
 from tests.shared_data import HOUSEHOLDS, shared_data
 

@@ -16,12 +16,13 @@ from lit_agents import evaluate as evaluate_command
 from lit_agents import fit as fit_command
 from lit_agents.algorithm.checkpoint import AtomicCheckpoints
 from lit_agents.errors import BadInput
-from lit_agents.fit import FitCLI, fit
+from lit_agents.fit import fit
 from lit_agents.policy import hub as weights_module
 from lit_agents.policy.causal_lm import CausalLMPolicy
-from lit_agents.run.cli import out_of_space
+from lit_agents.run.cli import FitCLI
 from lit_agents.run.folder import RunFolder
 from lit_agents.run.plan import planned
+from lit_agents.system.command import out_of_space
 from tests.tiny import tiny_model_folder
 
 TEXTWORLD = ("--data.environment", "lit_agents.environment.textworld.TextWorld", "--data.reward", "null")

@@ -17,11 +17,12 @@ from lit_agents import export as command
 from lit_agents.algorithm.checkpoint import read_checkpoint
 from lit_agents.errors import BadInput
 from lit_agents.evaluate import evaluate
-from lit_agents.export import CONFIG, export, write_model
-from lit_agents.fit import FitCLI, fit
+from lit_agents.fit import fit
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.lora import LoRA
 from lit_agents.policy.merge_lora import folded
+from lit_agents.run.cli import FitCLI
+from lit_agents.run.export import CONFIG, export, write_model
 from tests.integration.conftest import ONE_ITERATION
 from tests.tiny import tiny_model_folder
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from lit_agents.audit import audit
 from lit_agents.environment.textworld.env import TextWorld
 from lit_agents.environment.toy import EchoWorld
 from lit_agents.evaluation.episode_store import StoredEpisode, read_episodes
@@ -22,8 +21,9 @@ from lit_agents.policy.chat import ChatFormat
 from lit_agents.rollout import group_collector as iteration_module
 from lit_agents.rollout.agents import ExpertPlayer
 from lit_agents.rollout.collector import Job
-from lit_agents.rollout.limits import Limits
 from lit_agents.rollout.runner import Stage
+from lit_agents.rollout.schedule import Limits
+from lit_agents.run.audit import audit
 from lit_agents.system.hashing import digest
 from lit_agents.types import StopReason, Task
 from tests.integration.flaky import KINDS, Unreliable

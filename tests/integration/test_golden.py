@@ -15,14 +15,13 @@ import torch
 from lightning import Callback, seed_everything
 from transformers import AutoModelForCausalLM
 
+from lit_agents.algorithm.experience import Iteration
 from lit_agents.algorithm.grpo import GRPO
 from lit_agents.environment.toy import EchoWorld
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.sampling import Sampling
 from lit_agents.rollout.datamodule import RolloutDataModule
-from lit_agents.rollout.group_collector import Iteration
-from lit_agents.rollout.limits import Limits
-from lit_agents.rollout.schedule import Schedule
+from lit_agents.rollout.schedule import Limits, Schedule
 from tests.algorithm.trainers import QUIET, trainer
 from tests.integration import two_ranks
 from tests.tiny import tiny_model_folder

@@ -30,7 +30,7 @@ from lit_agents.policy.chat import ChatFormat
 from lit_agents.policy.hub import PACKAGED, find_weights
 from lit_agents.reward.dense import ScoreGain
 from lit_agents.rollout.collector import Collector, Job
-from lit_agents.rollout.limits import Limits
+from lit_agents.rollout.schedule import Limits
 from lit_agents.types import StopReason, Task, TurnRewards
 from tests.environment import fake_worlds
 from tests.reward.episodes import episode

@@ -22,11 +22,12 @@ from lightning import seed_everything
 
 from lit_agents.algorithm.sft import SFT
 from lit_agents.environment.toy import EchoWorld
-from lit_agents.fit import FitCLI, main
+from lit_agents.fit import main
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.sampling import Sampling
 from lit_agents.rollout.datamodule import RolloutDataModule
-from lit_agents.rollout.limits import Limits
+from lit_agents.rollout.schedule import Limits
+from lit_agents.run.cli import FitCLI
 from tests.algorithm.trainers import QUIET, trainer
 from tests.tiny import tiny_model_folder, tiny_tokenizer
 

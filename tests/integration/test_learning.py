@@ -26,8 +26,7 @@ from lit_agents.policy.sampling import Sampling
 from lit_agents.reward.dense import ScoreGain
 from lit_agents.rollout.agents import PolicyPlayer
 from lit_agents.rollout.datamodule import RolloutDataModule
-from lit_agents.rollout.limits import Limits
-from lit_agents.rollout.schedule import Schedule
+from lit_agents.rollout.schedule import Limits, Schedule
 from tests.algorithm.trainers import QUIET, trainer
 from tests.tiny import tiny_model_folder
 

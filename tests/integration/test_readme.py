@@ -18,11 +18,11 @@ import pytest
 from lit_agents import audit as audit_command
 from lit_agents import export as export_command
 from lit_agents import tasks as tasks_command
-from lit_agents.evaluate import EvaluateCLI
-from lit_agents.fit import FitCLI
 from lit_agents.policy.hub import PACKAGED
 from lit_agents.report import __main__ as report_command
-from lit_agents.tune import parsed
+from lit_agents.run.cli import FitCLI
+from lit_agents.run.evaluation import EvaluateCLI
+from lit_agents.study.command_line import parsed
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from lit_agents.algorithm.grpo import GRPO
-from lit_agents.audit import audit, main
+from lit_agents.audit import main
 from lit_agents.evaluation.episode_store import read_episodes
 from lit_agents.fit import fit
+from lit_agents.run.audit import audit
 from tests.integration.conftest import TOY
 
 Row = dict[str, Any]

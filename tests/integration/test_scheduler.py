@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from lit_agents.errors import BadInput
+from lit_agents.errors import BadInput, Stopped
 from lit_agents.fit import fit, main
-from lit_agents.run.scheduler import Stopped, scheduler_signals, without_requeue
+from lit_agents.run.scheduler import scheduler_signals, without_requeue
 from tests.integration.conftest import ONE_ITERATION, TOY
 from tests.integration.test_interrupt import start, wait_for
 from tests.integration.test_kill import assert_same_run

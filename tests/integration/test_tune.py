@@ -15,10 +15,11 @@ import pytest
 import yaml
 
 from lit_agents.errors import BadInput
+from lit_agents.study.command_line import parsed, resolve
 from lit_agents.study.launcher import Runs
 from lit_agents.study.memory_room import Room
 from lit_agents.study.runner import Search
-from lit_agents.tune import main, parsed, resolve, tune
+from lit_agents.tune import main, tune
 from tests.report.browser import shown
 from tests.study.postgres import postgres
 

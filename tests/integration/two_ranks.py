@@ -22,8 +22,7 @@ from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.sampling import Sampling
 from lit_agents.reward.base import Reward
 from lit_agents.rollout.datamodule import RolloutDataModule
-from lit_agents.rollout.limits import Limits
-from lit_agents.rollout.schedule import Schedule
+from lit_agents.rollout.schedule import Limits, Schedule
 from lit_agents.types import Episode, TurnRewards
 from tests.algorithm.trainers import trainer
 

@@ -1,4 +1,4 @@
-"""Do the tests notice? Puts each fault of tests/mutation/faults.py into a copy of the tree, alone, and runs the tests named with it.
+"""Do the tests notice? Puts each fault of `tests.mutation.faults` into a copy of the tree, alone, and runs its tests.
 
     python -m tests.mutation [WORDS OF A FAULT'S FILE OR NAME] [--minutes M]
 

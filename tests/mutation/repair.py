@@ -24,7 +24,8 @@ REPAIR_FAULTS = [
     Fault("take what fails once for a bug", f"{HERE}/generate/generator.py", "second.passed | elsewhere)", "first.passed)", MADE),
     Fault("hash how fast a machine was", f"{HERE}/task.py", 'del fields["seconds"]', "pass", SAME),
     Fault("serve whoever looks first", SLOT, "flock(line, fcntl.LOCK_EX)", "flock(line, fcntl.LOCK_SH)", TURNS),
-    Fault("train on a row that is held out", f"{HERE}/dataset/validated_rows.py", "row.instance_id in held_out", "row.held_out", ROWS),
+    Fault("train on a row that is held out", f"{HERE}/dataset/validated_rows.py",
+          "row.instance_id in held_out", "row.held_out", ROWS),
     Fault("let every command begin at once", SLOT, "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH", TURNS),
     Fault(
         "count what a command has waited",

@@ -1,4 +1,4 @@
-"""One-line faults in what sandboxes refuse and limit, and in whose fault a failed copy-out is; a part of `tests.mutation.faults`."""
+"""One-line faults in what sandboxes refuse and limit, and in whose fault a failed copy-out is."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from lit_agents.policy.engine import hf as engine_module
 from lit_agents.policy.engine.base import Request, Sampled
 from lit_agents.policy.engine.hf import TransformersEngine
 from lit_agents.policy.engine.prefix_trie import PrefixTrie
-from lit_agents.policy.sampling import Sampling, stream
+from lit_agents.policy.sampling import Sampling
+from lit_agents.rng import stream
 from tests.policy.asking import answers
 from tests.tiny import tiny_model_folder
 

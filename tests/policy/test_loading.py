@@ -18,7 +18,8 @@ from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.engine.base import Request
 from lit_agents.policy.engine.hf import TransformersEngine
 from lit_agents.policy.loading import load_model
-from lit_agents.policy.sampling import Sampling, stream
+from lit_agents.policy.sampling import Sampling
+from lit_agents.rng import stream
 from tests.policy.asking import answers
 from tests.policy.test_causal_lm import naive, padded, shared_beginnings
 from tests.rollout.handmade import acted, episode

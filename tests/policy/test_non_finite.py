@@ -12,7 +12,8 @@ from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.engine.base import Request
 from lit_agents.policy.engine.hf import TransformersEngine
 from lit_agents.policy.non_finite import NonFinite
-from lit_agents.policy.sampling import Sampling, stream
+from lit_agents.policy.sampling import Sampling
+from lit_agents.rng import stream
 from tests.policy.test_causal_lm import shared_beginnings
 from tests.tiny import tiny_model_folder
 

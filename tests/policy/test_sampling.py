@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lit_agents.errors import BadInput
-from lit_agents.policy.sampling import Sampling, draw, log_distribution, stream
+from lit_agents.policy.sampling import Sampling, draw, log_distribution
+from lit_agents.rng import stream
 
 
 class Numbers:

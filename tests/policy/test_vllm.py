@@ -15,9 +15,10 @@ from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
 from lit_agents.policy.engine import vllm
 from lit_agents.policy.engine.base import Request
 from lit_agents.policy.engine.vllm import VLLMEngine
-from lit_agents.policy.engine.vllm_weights import received_weights, send_weights
+from lit_agents.policy.engine.vllm_process import received_weights, send_weights
 from lit_agents.policy.merge_lora import folded
-from lit_agents.policy.sampling import Sampling, stream
+from lit_agents.policy.sampling import Sampling
+from lit_agents.rng import stream
 from tests.tiny import tiny_model_folder
 
 

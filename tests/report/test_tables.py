@@ -14,8 +14,7 @@ from lit_agents.evaluation.stats.paired import holm
 from lit_agents.report.__main__ import main
 from lit_agents.report.figures import band, curve
 from lit_agents.report.load import Material, read
-from lit_agents.report.pareto import front
-from lit_agents.report.tables import Estimate, Table, tables
+from lit_agents.report.tables import Estimate, Table, front, tables
 from tests.report.folders import at, run, study
 
 T, F = True, False

@@ -27,8 +27,8 @@ from lit_agents.rollout.agents import (
     has_no_player,
 )
 from lit_agents.rollout.collector import Collector, Job
-from lit_agents.rollout.limits import Limits, Window
 from lit_agents.rollout.runner import Stage as RunningStage
+from lit_agents.rollout.schedule import Limits, Window
 from lit_agents.types import Episode, StopReason, Task, in_sight, tokens_of
 from tests.integration.flaky import FlakyEcho, Mute, Stumped
 from tests.rollout.puppets import Hesitant, LocalPool, Scripted, Stage

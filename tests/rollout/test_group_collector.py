@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lit_agents.algorithm.experience import Iteration
 from lit_agents.errors import BadInput
 from lit_agents.reward.base import Reward
 from lit_agents.rollout.collector import Job
-from lit_agents.rollout.group_collector import Iteration, Recruiter
+from lit_agents.rollout.group_collector import Recruiter
 from lit_agents.rollout.ledger import Ledger
 from lit_agents.rollout.schedule import Schedule
 from lit_agents.rollout.task_sampler import TaskSampler

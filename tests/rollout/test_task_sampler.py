@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lit_agents.algorithm.base import AgentModule
 from lit_agents.algorithm.batch import Credited, batches
+from lit_agents.algorithm.credit import credited
+from lit_agents.algorithm.experience import Iteration
 from lit_agents.algorithm.grpo import GRPO
 from lit_agents.algorithm.ppo import PPO
 from lit_agents.algorithm.rloo import RLOO
 from lit_agents.algorithm.token_tree import token_tree
-from lit_agents.rollout.group_collector import Iteration, credited
 from lit_agents.types import EpisodeGroup
 from tests.algorithm.hand_fed import LARGE, collected, made, train
 from tests.algorithm.trainers import QUIET, trainer

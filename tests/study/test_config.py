@@ -11,6 +11,7 @@ from lightning.pytorch.cli import instantiate_class
 
 from lit_agents.errors import BadInput
 from lit_agents.rollout.budget import Budget
+from lit_agents.study.command_line import parsed, resolve
 from lit_agents.study.config import Study, Wandb
 from lit_agents.study.config_merge import Settings
 from lit_agents.study.factors import Factor
@@ -18,7 +19,7 @@ from lit_agents.study.launcher import Runs
 from lit_agents.study.memory_room import Room
 from lit_agents.study.pruning import _validations
 from lit_agents.study.shared_sft import shared_stage, stage_digest
-from lit_agents.tune import main, parsed, resolve
+from lit_agents.tune import main
 from lit_agents.types import Task
 
 SPLIT = Factor(flag="budget.sft_share", values=[0.0, 0.5])

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from lit_agents.study.config_merge import Settings, disagreements, found, leaves, merged, placed
+from lit_agents.study.config_merge import Settings, disagreements, found, merged, placed
+from lit_agents.system.nested import leaves
 
 
 def test_what_is_above_wins_and_the_rest_stays():

@@ -20,6 +20,7 @@ from lit_agents.errors import BadInput
 from lit_agents.run.plan import RunPlan, refuse_another_start
 from lit_agents.study import launcher as made_runs
 from lit_agents.study import storage
+from lit_agents.study.command_line import resolve, stopping
 from lit_agents.study.config import Study
 from lit_agents.study.config_merge import Settings
 from lit_agents.study.factors import Factor, read_settings
@@ -27,7 +28,6 @@ from lit_agents.study.launcher import Done, Resolved, RunFailed, Runs
 from lit_agents.study.memory_room import Room
 from lit_agents.study.runner import Search
 from lit_agents.study.study_json import TRIALS, write_trials
-from lit_agents.tune import resolve, stopping
 
 ROOT = Path(__file__).parents[2]
 

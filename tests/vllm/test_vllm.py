@@ -16,16 +16,17 @@ import pytest
 import torch
 
 from lit_agents.algorithm.token_tree import token_tree
-from lit_agents.audit import audit
 from lit_agents.errors import BadInput
-from lit_agents.export import write_model
 from lit_agents.fit import fit
 from lit_agents.policy.causal_lm import CausalLMPolicy, LoRA
 from lit_agents.policy.engine.base import Request, Sampled
 from lit_agents.policy.engine.hf import TransformersEngine
 from lit_agents.policy.engine.vllm import VLLMEngine
 from lit_agents.policy.hub import PACKAGED
-from lit_agents.policy.sampling import Sampling, log_distribution, stream
+from lit_agents.policy.sampling import Sampling, log_distribution
+from lit_agents.rng import stream
+from lit_agents.run.audit import audit
+from lit_agents.run.export import write_model
 from lit_agents.types import Episode, StopReason, Task, TokenTree, Turn
 from tests.policy.asking import answers
 

@@ -26,8 +26,8 @@ from lit_agents.environment.swe.generate.default_packages import PACKAGES
 from lit_agents.environment.swe.generate.generator import NEEDS, Factory
 from lit_agents.environment.swe.generate.pypi import Package
 from lit_agents.environment.swe.generated_tests import KeptTests, TestWriter
+from lit_agents.environment.swe.grading import submitted
 from lit_agents.environment.swe.splits import SPLITS, generated_tasks, row_tasks
-from lit_agents.environment.swe.submission import submitted
 from lit_agents.environment.swe.task import Problem, Requirements
 from lit_agents.errors import BadInput
 from lit_agents.sandbox.base import Sandbox

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from lit_agents.evaluation.audit.facts import Facts
 from lit_agents.evaluation.audit.findings import Findings
-from lit_agents.policy.sampling import stream
+from lit_agents.rng import stream
 
 WHAT = "episodes that are there once"
 

@@ -22,7 +22,7 @@ import torch
 from lit_agents.errors import BadInput
 from lit_agents.policy.causal_lm import CausalLMPolicy, Weights
 from lit_agents.policy.engine.base import Engine, EngineCost, Request, Sampled
-from lit_agents.policy.engine.vllm_weights import send_weights
+from lit_agents.policy.engine.vllm_process import send_weights
 from lit_agents.policy.merge_lora import folded
 from lit_agents.policy.sampling import Sampling
 from lit_agents.policy.tree_check import kv_heads

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from lit_agents.policy.engine.vllm_weights import received_weights
+import torch
+from torch import Tensor
 
 
 class Served:
@@ -96,6 +97,22 @@ def main(descriptor: int) -> None:
             connection.send(answer(*arguments))
     except (EOFError, ConnectionError):
         os._exit(0)  # the caller is gone; vLLM's own way out takes seconds and may hang
+
+
+def send_weights(connection: Connection, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Name, type, shape and bytes of each, then None."""
+    for name, value in weights:
+        connection.send((name, value.dtype, value.shape))
+        connection.send_bytes(value.view(-1).view(torch.uint8).numpy().data)
+    connection.send(None)
+
+
+def received_weights(connection: Connection) -> Iterator[tuple[str, Tensor]]:
+    """The other end of `send_weights`."""
+    while (header := connection.recv()) is not None:
+        name, dtype, shape = header
+        data = bytearray(connection.recv_bytes())
+        yield name, torch.frombuffer(data, dtype=dtype).view(shape)
 
 
 if __name__ == "__main__":

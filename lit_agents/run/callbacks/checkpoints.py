@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 
@@ -25,3 +26,23 @@ class MovableCheckpoint(ModelCheckpoint):
 
     def _here(self, path: str) -> str:
         return str(Path(self.dirpath or "") / Path(path).name) if path else path
+
+
+class KeptWeights(ModelCheckpoint):
+    """``step=<optimizer steps>.ckpt``; a class of its own, since Lightning tells checkpoints apart by class and interval."""
+
+    @staticmethod
+    def every(iterations: int, folder: Path) -> list[KeptWeights]:
+        """One that keeps the weights after every so many iterations, or none for 0."""
+        options: Any = {"save_top_k": -1, "save_weights_only": True, "save_on_train_epoch_end": True}
+        options["enable_version_counter"] = False  # a resumed run writes the same files again
+        return [KeptWeights(folder, "{step}", every_n_epochs=iterations, **options)] if iterations else []
+
+
+class LastValidated(Callback):
+    """Without it what the last episodes taught could not be chosen: iterations need not be a multiple of the interval."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning looks at the interval at the end of every epoch."""
+        if trainer.current_epoch + 1 == trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1

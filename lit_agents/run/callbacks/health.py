@@ -11,8 +11,8 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from lit_agents.distributed import is_first
 from lit_agents.errors import BadInput
-from lit_agents.run.folder import is_first
 
 RECENT = 5
 """Iterations over which success is averaged."""

@@ -15,12 +15,11 @@ from lightning import Callback, LightningModule, Trainer
 
 from lit_agents.algorithm.base import AgentModule
 from lit_agents.algorithm.batch import Columns, Credited, batches
-from lit_agents.distributed import from_all_ranks
+from lit_agents.distributed import from_all_ranks, is_first
 from lit_agents.errors import BadInput
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.rollout.schedule import Schedule
 from lit_agents.run.callbacks.health import say
-from lit_agents.run.folder import is_first
 from lit_agents.types import Episode, Minibatch, StopReason, Task, Turn
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")

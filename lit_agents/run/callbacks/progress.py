@@ -10,9 +10,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from lit_agents.distributed import is_first
 from lit_agents.rollout.datamodule import RolloutDataModule
 from lit_agents.run.callbacks.recorder import EpisodeRecorder
-from lit_agents.run.folder import is_first
 
 
 class Bar:

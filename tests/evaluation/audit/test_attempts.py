@@ -9,7 +9,7 @@ import pytest
 from lit_agents.evaluation.audit.attempts import AttemptAudit, Expected
 from lit_agents.evaluation.audit.facts import Facts
 from lit_agents.evaluation.audit.findings import Findings
-from lit_agents.policy.sampling import stream
+from lit_agents.rng import stream
 from lit_agents.types import StopReason
 
 PLAN = Expected(tasks=2, group_size=2, retries=1, of=3, seed=5, compares=True, resample_rounds=1)

@@ -15,8 +15,8 @@ from lit_agents.evaluation.episode_store import StoredEpisode
 from lit_agents.policy.chat import ChatFormat
 from lit_agents.rollout.agents import ExpertPlayer
 from lit_agents.rollout.collector import Job
-from lit_agents.rollout.limits import Limits
 from lit_agents.rollout.runner import Stage
+from lit_agents.rollout.schedule import Limits
 from lit_agents.types import TurnRewards
 from tests.tiny import tiny_tokenizer
 

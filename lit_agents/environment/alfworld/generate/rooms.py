@@ -1,6 +1,6 @@
 """Rooms drawn at random, and one of the six tasks in them: what a game is made from that needs no simulator and no download.
 
-Everything in here is a draw; whether a game can be won is for the planner to say (`lit_agents.environment.alfworld.generate.generator`).
+Everything in here is a draw; whether a game can be won is for the planner to say (`generator`).
 """
 
 from __future__ import annotations

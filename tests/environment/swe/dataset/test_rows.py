@@ -25,12 +25,13 @@ from lit_agents.environment.swe.file_tree import File, packed, read_folder
 from lit_agents.environment.swe.pytest_runner import PYTEST
 from lit_agents.environment.swe.splits import SPLITS
 from lit_agents.environment.swe.task import Requirements
+from lit_agents.environment.task_sets import wins
 from lit_agents.errors import BadInput
 from lit_agents.sandbox.docker import DockerSandbox
 from lit_agents.sandbox.local import SubprocessSandbox
 from lit_agents.sandbox.types import Runtime, SandboxError
 from lit_agents.system.files import text_lines
-from lit_agents.tasks import main, wins
+from lit_agents.tasks import main
 from tests.environment.swe.little import SOURCE, little_package
 from tests.shared_data import shared_data
 
