@@ -17,8 +17,8 @@ from tests.mutation.faults import FAULTS
 
 ROOT = Path(__file__).parents[2]
 BEGUN = float(os.environ.get("TESTS_BEGAN", time.time()))
-UNTIL, LEAST = 64, 4
-"""Minutes of `scripts/test.sh` after which no fault is begun, and what faults have in any case: `--all` is to end in 75."""
+UNTIL, LEAST = 40, 2
+"""Minutes of `scripts/test.sh` after which no fault is begun, and what faults have in any case: `--all` is to end in 50."""
 
 
 def test_every_fault_applies_to_one_line_and_names_tests_that_are_there():

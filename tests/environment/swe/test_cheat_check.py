@@ -55,15 +55,28 @@ QUICK = (
 )
 
 
-def some(cheats: dict) -> list:
-    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in cheats]
+KINDS = (SubprocessSandbox, BubblewrapSandbox, DockerSandbox)
+
+
+def pairs(cheats: dict) -> list:
+    """Every cheat without a sandbox and with bubblewrap, a few in containers: what a cheat does happens inside pytest."""
+    return [
+        pytest.param(
+            kind,
+            cheat,
+            id=f"{kind.__name__}-{cheat}",
+            marks=() if kind is SubprocessSandbox and cheat in QUICK else pytest.mark.slow,
+        )
+        for kind in KINDS
+        for cheat in cheats
+        if kind is not DockerSandbox or cheat in QUICK
+    ]
 
 
 def kinds() -> list:
     return [
-        pytest.param(DockerSandbox, marks=pytest.mark.slow, id="DockerSandbox"),
-        pytest.param(BubblewrapSandbox, marks=pytest.mark.slow, id="BubblewrapSandbox"),
-        pytest.param(SubprocessSandbox, id="SubprocessSandbox"),
+        pytest.param(kind, id=kind.__name__, marks=() if kind is SubprocessSandbox else pytest.mark.slow)
+        for kind in KINDS
     ]
 
 
@@ -78,18 +91,18 @@ def opened(request: pytest.FixtureRequest, home: Path) -> Iterator[Sandbox]:
         yield made
 
 
-@pytest.mark.parametrize("cheat", some(UNSEEN))
+@pytest.mark.parametrize(("opened", "cheat"), pairs(UNSEEN), indirect=["opened"])
 def test_what_stands_where_python_or_pytest_would_look_is_not_seen(opened: Sandbox, cheat: str):
     assert judged(problem(), REPOSITORY, UNSEEN[cheat], opened) == IDLE
 
 
-@pytest.mark.parametrize("cheat", some(DONE_NOTHING))
+@pytest.mark.parametrize(("opened", "cheat"), pairs(DONE_NOTHING), indirect=["opened"])
 def test_what_a_program_says_about_its_tests_counts_for_nothing(opened: Sandbox, cheat: str):
     found = judged(problem(), REPOSITORY, DONE_NOTHING[cheat], opened)
     assert not found.resolved and found.repaired == 0.0 and not found.cheated
 
 
-@pytest.mark.parametrize("cheat", some(CAUGHT))
+@pytest.mark.parametrize(("opened", "cheat"), pairs(CAUGHT), indirect=["opened"])
 def test_a_program_that_changes_how_it_is_tested_loses_and_is_counted(opened: Sandbox, cheat: str):
     assert judged(problem(), REPOSITORY, CAUGHT[cheat], opened) == Grade(0.0, 0.0, 0.0, False, True, cheated=True)
 
