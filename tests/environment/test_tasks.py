@@ -109,7 +109,7 @@ def test_refusals_are_one_paragraph(arguments: list[str], message: str, capsys: 
 
 def test_without_an_expert_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     world = CorridorWorld()
-    monkeypatch.setattr("lit_agents.tasks.EnvPool", NoExpertPool)
+    monkeypatch.setattr("lit_agents.environment.task_sets.EnvPool", NoExpertPool)
     assert wins(world, world.tasks("n5", "train", 2)) is None
 
 

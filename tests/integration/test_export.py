@@ -169,10 +169,10 @@ def test_a_model_appears_whole_or_not_at_all(toy: str, monkeypatch: pytest.Monke
             m.setattr(*where, Mock(side_effect=error))
             assert command.main([str(checkpoint), "made"]) == 2 and "no space is left" in capsys.readouterr().err
         assert set(Path().iterdir()) == before
-    monkeypatch.setattr(command, "folded", lambda policy, dtype: [("no.such", torch.zeros(1))])
+    monkeypatch.setattr("lit_agents.run.export.folded", lambda policy, dtype: [("no.such", torch.zeros(1))])
     with pytest.raises(KeyError, match=r"no\.such"):
         export(checkpoint, Path("made"))
-    monkeypatch.setattr(command, "folded", lambda policy, dtype: list(folded(policy, dtype))[:-1])
+    monkeypatch.setattr("lit_agents.run.export.folded", lambda policy, dtype: list(folded(policy, dtype))[:-1])
     with pytest.raises(RuntimeError, match=r"not in the policy: model\.norm\.weight"):
         export(checkpoint, Path("made"))
     assert set(Path().iterdir()) == before

@@ -197,6 +197,6 @@ def _before(stop):
 
 
 def test_an_interrupt_before_anything_is_parsed_raises_no_other_error(toy, monkeypatch, capfd):
-    monkeypatch.setattr("lit_agents.run.cli.FitCLI", lambda *_: stopping(1)())
+    monkeypatch.setattr("lit_agents.fit.FitCLI", lambda *_: stopping(1)())
     assert main(["--config", toy]) == 130
     assert capfd.readouterr().err == ""
