@@ -14,7 +14,7 @@ from tests.mutation.world import WORLD_FAULTS
 
 ADVANTAGES, LOSSES = ("tests/algorithm/test_advantages.py",), ("tests/algorithm/test_losses.py",)
 ACCUMULATE = ("tests/algorithm/test_micro_batches.py",)
-SAMPLER = ("tests/rollout/test_task_sampler.py",)
+SAMPLER = ("tests/algorithm/test_sampler_gap.py",)
 CHECKPOINTS = ("tests/algorithm/test_checkpoints.py",)
 BOOTSTRAP = ("tests/algorithm/test_base.py", "-k", "cut_after")
 MODULE, TRIE = ("tests/algorithm/test_base.py",), ("tests/algorithm/test_token_tree.py",)
