@@ -334,7 +334,18 @@ def case(file: Path, name: str) -> Any:
     return pytest.param(file, name, id=f"{file.relative_to(CONF)}-{name}", marks=marks)
 
 
-CASES = [case(file, name) for file in shipped() for name in settings(file) if name not in ELSEWHERE]
+def cases() -> list[Any]:
+    """Every setting once for each algorithm, with and without a supervised stage; other files with it share that code."""
+    chosen: dict[tuple[str, str, bool], tuple[Path, str]] = {}
+    for file in sorted(shipped(), key=lambda file: file not in QUICK):
+        content = yaml.safe_load(file.read_text())
+        for name in settings(file):
+            if name not in ELSEWHERE:
+                chosen.setdefault((name, content["model"]["class_path"], "sft" in content), (file, name))
+    return [case(file, name) for file, name in chosen.values()]
+
+
+CASES = cases()
 
 
 @pytest.mark.parametrize(("file", "name"), CASES)
