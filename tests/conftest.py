@@ -17,7 +17,7 @@ TOGETHER = (
         for name in ("audit", "budget", "cli", "command_line", "configs", "contracts", "errors")
     ),
     *(f"integration/test_{name}.py" for name in ("evaluate", "export", "fit", "knobs", "learning", "readme")),
-    *(f"integration/test_{name}.py" for name in ("reproduce", "run_audit", "splits", "tune")),
+    *(f"integration/test_{name}.py" for name in ("reproduce", "run_audit", "splits")),
 )
 """Folders and files whose tests nothing else on the machine could disturb, and which disturb nothing."""
 SLOW_SECONDS = 900

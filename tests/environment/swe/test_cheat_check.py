@@ -115,6 +115,13 @@ def test_all_that_is_not_seen_wins_nothing_together_and_stands_in_no_repairs_way
     assert judged(problem(), REPOSITORY, changed(change, FIX), opened) == WON
 
 
+def test_a_repository_stays_hidden_where_python_m_puts_it_first(opened: Sandbox):
+    own = {f"pytest/{name}.py": File(b"raise SystemExit(0)") for name in ("__init__", "__main__")}
+    opened.reset(packed(changed(REPOSITORY, own)))
+    ran = run_tests(opened, problem().command.replace("pytest", "python -m pytest", 1), 60.0)
+    assert ran.verdicts.get(BAD) == ran.canary == "failed", ran.done.output.decode()
+
+
 def test_a_repository_with_settings_plugins_and_patches_of_its_own_is_repaired(opened: Sandbox):
     more = {path: File(text.encode()) for path, text in HONEST.items()}
     opened.reset(packed(changed(changed(REPOSITORY, FIX), more)))

@@ -26,6 +26,8 @@ PLUGIN = "lit_agents_plugin"
 SETTINGS = ("pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "pyproject.toml", "tox.ini", "setup.cfg")
 NAMED = re.compile(r"-p[\s=\"',]*([A-Za-z_]\w*)")
 """A plugin that the repository's own settings load by name."""
+WARNED = re.compile(r"\b(?:error|ignore|always|all|default|module|once):[^:\n]*:([A-Za-z_]\w*)\.\w")
+"""A module with a class of warnings that a filter names; pytest imports it before it loads installed plugins."""
 
 
 class Hidden:
@@ -95,10 +97,17 @@ def settings() -> str:
     return text
 
 
+def command() -> str:
+    """The arguments of this process, a line each."""
+    with open("/proc/self/cmdline", "rb") as file:
+        return file.read().decode(errors="replace").replace("\0", "\n")
+
+
 def named() -> set[str]:
-    """Top modules of plugins that are loaded before any test file."""
+    """Top modules of plugins and classes of warnings that are loaded before any test file."""
     found = set(re.findall(r"[A-Za-z_]\w*", os.environ.get("PYTEST_PLUGINS", "").replace(".", " ")))
     found.update(NAMED.findall(settings()))
+    found.update(WARNED.findall(settings() + command()))
     try:
         from importlib.metadata import distributions
     except ImportError:  # Python 3.7
@@ -122,16 +131,14 @@ def begin(module: Any) -> None:
     else:
         os.environ["PYTHONPATH"] = before
     hidden = Hidden(here, [os.path.abspath(entry) for entry in before.split(os.pathsep)] if before else [])
-    with open("/proc/self/cmdline", "rb") as file:
-        command = file.read().decode(errors="replace")
-    if PLUGIN not in command.split("\0"):
+    if PLUGIN not in command().split("\n"):
         hidden.show()
         return
     wanted = Wanted(hidden)
     sys.meta_path.insert(0, hidden)
     sys.meta_path.append(wanted)
     options = os.environ.get(OPTIONS)
-    if NO_CACHE not in command + (options or "") + settings():  # or else the option would be unknown
+    if NO_CACHE not in command() + (options or "") + settings():  # or else the option would be unknown
         os.environ[OPTIONS] = f"{options or ''} -o cache_dir={here}/cache"
     __import__(PLUGIN)
     for name in (module.__name__, PLUGIN):
