@@ -19,8 +19,6 @@ from lit_agents.sandbox.bubblewrap import BubblewrapSandbox
 from lit_agents.sandbox.docker import DockerSandbox
 from lit_agents.sandbox.local import SubprocessSandbox
 from lit_agents.sandbox.types import Allowance, Ended, Guarantee, Runtime, SandboxError, Unreadable
-from lit_agents.types import Task
-from tests.environment.swe.little import world
 from tests.sandbox.fixtures import SMALL
 from tests.sandbox.test_sandbox import promised, said
 
@@ -232,23 +230,6 @@ def test_an_agent_that_removes_or_replaces_its_folder_has_lost_it_and_nothing_el
             assert sandbox.run("echo on", 20).output == b"on\n"
             sandbox.reset(packed({"a": File(b"new")}))
             assert unpacked(sandbox.get()) == {"a": File(b"new")}
-
-
-def test_an_agent_cannot_make_its_loss_vanish(
-    home: Path, little: str, tasks: list[Task], monkeypatch: pytest.MonkeyPatch
-):
-    swe = world(home, little)
-    limits = {NESTED: ("COPY_TIMEOUT", 2.0), "head -c 2M /dev/zero > big": ("ARCHIVE_CAP", 1 << 20)}
-    try:
-        for attack, limit in limits.items():
-            swe.reset(tasks[0])
-            swe.step(attack)
-            with monkeypatch.context() as patched:
-                patched.setattr(base, *limit)
-                last = swe.step("submit")
-            assert last.lost and not last.won and last.signals["passed"] == 0.0 and not last.signals["resolved"]
-    finally:
-        swe.close()
 
 
 def test_a_work_folder_that_would_take_all_memory_is_refused():

@@ -20,11 +20,13 @@ from lit_agents.environment.swe.generated_tests import RecordedCalls
 from lit_agents.environment.swe.pytest_runner import Ran, run_tests, steady
 from lit_agents.environment.swe.task import Problem
 from lit_agents.errors import BadInput
+from lit_agents.sandbox import base
 from lit_agents.sandbox.docker import DockerSandbox
 from lit_agents.sandbox.local import SubprocessSandbox
 from lit_agents.sandbox.types import Allowance, Completed, SandboxError
 from lit_agents.types import Task
 from tests.environment.swe.little import COUNT, world
+from tests.sandbox.test_attacks import NESTED
 from tests.sandbox.traces import left, traces
 
 
@@ -368,3 +370,20 @@ def test_sessions_of_a_pool_work_side_by_side_and_leave_nothing(home: Path, litt
         ends = pool.step(dict.fromkeys(live, "submit"))
         assert all(not isinstance(end, Failure) and end.lost for end in ends.values())
     assert not left(before)
+
+
+def test_an_agent_cannot_make_its_loss_vanish(
+    home: Path, little: str, tasks: list[Task], monkeypatch: pytest.MonkeyPatch
+):
+    swe = world(home, little)
+    limits = {NESTED: ("COPY_TIMEOUT", 2.0), "head -c 2M /dev/zero > big": ("ARCHIVE_CAP", 1 << 20)}
+    try:
+        for attack, limit in limits.items():
+            swe.reset(tasks[0])
+            swe.step(attack)
+            with monkeypatch.context() as patched:
+                patched.setattr(base, *limit)
+                last = swe.step("submit")
+            assert last.lost and not last.won and last.signals["passed"] == 0.0 and not last.signals["resolved"]
+    finally:
+        swe.close()

@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_refused_before_the_first_iteration(toy: str, capfd
 
 @pytest.mark.slow
 def test_a_step_on_8_conversations_of_2048_tokens_takes_less_than_6_gigabytes():
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     command = [sys.executable, "-m", "tests.integration.longest_step"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
