@@ -253,7 +253,8 @@ import os
 from lit_agents.policy.causal_lm import CausalLMPolicy
 from lit_agents.policy.engine.base import Request
 from lit_agents.policy.engine.vllm import VLLMEngine
-from lit_agents.policy.sampling import Sampling, stream
+from lit_agents.policy.sampling import Sampling
+from lit_agents.rng import stream
 policy = CausalLMPolicy({weights!r})
 policy.load()
 engine = VLLMEngine()
@@ -332,7 +333,7 @@ def test_grpo_learns_through_it(tmp_path, monkeypatch):
     args += ["--data.schedule.tasks", "2", "--data.schedule.group_size", "4", "--data.schedule.minibatches", "1"]
     args += ["--data.limits.turns", "3", "--data.limits.concurrent", "8"]
     args += ["--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "1"]
-    args += ["--model.optimizer.init_args.lr", "1e-2", "--model.warmup", "0", "--model.anneal", "false"]
+    args += ["--model.optimizer.init_args.lr", "1e-3", "--model.warmup", "0", "--model.anneal", "false"]
     before = engines()
     fit(args)
     with (tmp_path / "run" / "metrics.csv").open() as file:
