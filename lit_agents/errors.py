@@ -70,7 +70,7 @@ TERMINATED = 143
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGTERM, or SIGUSR1 under SLURM; whoever cleans up after Ctrl-C cleans up after this too."""
+    """SIGTERM, or SIGUSR1 under SLURM. Code that cleans up after Ctrl-C also cleans up after it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
